@@ -1,0 +1,55 @@
+# Everything runs in .venv, made here from nothing but python3 (3.11 or later).
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints.txt
+# Small networks are slower on many threads, and two test processes share the machine.
+ONE_THREAD := OMP_NUM_THREADS=1
+
+.PHONY: help demo test test-statistical lint format bench docs clean
+
+help:  ## This list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
+
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) -e .
+	@touch $@
+
+.venv/test: .venv/core
+	$(PIP) -e '.[test]'
+	@touch $@
+
+.venv/lint: .venv/test
+	$(PIP) -e '.[lint]'
+	@touch $@
+
+.venv/docs: .venv/core
+	$(PIP) -e '.[docs]'
+	@touch $@
+
+demo: .venv/core  ## Learn p(y | x) from real taxi trips; pictures and a page in demo/
+	$(BIN)/mixtura demo --output demo
+
+test: .venv/test  ## All tests but the slow statistical ones
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2
+
+test-statistical: .venv/test  ## The slow statistical tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 -m statistical
+
+lint: .venv/lint  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: .venv/lint  ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/test  ## Precision of log_prob, cdf and icdf against mpmath
+	$(BIN)/python benchmarks/precision.py
+
+docs: .venv/docs  ## The documentation as a site in site/; warnings are errors
+	$(BIN)/mkdocs build --strict
+
+clean:  ## Remove what was made here
+	rm -rf .venv demo site .pytest_cache .ruff_cache dist

@@ -1,0 +1,40 @@
+"""The one exception and the one warning that Mixtura raises, each with a stable code.
+
+Every code has an entry in docs/errors.md; a test keeps the two in step.
+"""
+
+
+def _compose(code: str, got: str, expected: str, fix: str) -> str:
+    return f"[{code}] got {got}; expected {expected}. Fix: {fix}."
+
+
+class MixturaError(ValueError):
+    """Bad input, said in four parts: a stable code, what was got, what was expected, how to fix it.
+
+    Parameters
+    ----------
+    code : stable name such as ``"E-target-nan"``; docs/errors.md explains each.
+    got, expected, fix : phrases without a closing full stop.
+
+    Examples
+    --------
+    >>> raise MixturaError("E-quantile-range", "q = 1.5", "numbers in [0, 1]", "divide by 100")
+    Traceback (most recent call last):
+        ...
+    mixtura.errors.MixturaError: [E-quantile-range] got q = 1.5; expected numbers in [0, 1]. Fix: divide by 100.
+    """
+
+    def __init__(self, code: str, got: str, expected: str, fix: str):
+        super().__init__(_compose(code, got, expected, fix))
+        self.code, self.got, self.expected, self.fix = code, got, expected, fix
+
+    def __reduce__(self):
+        return type(self), (self.code, self.got, self.expected, self.fix)
+
+
+class MixturaWarning(UserWarning):
+    """Something that works but that the user should know, with the same four parts as an error."""
+
+    def __init__(self, code: str, got: str, expected: str, fix: str):
+        super().__init__(_compose(code, got, expected, fix))
+        self.code, self.got, self.expected, self.fix = code, got, expected, fix

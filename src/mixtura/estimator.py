@@ -1,0 +1,527 @@
+"""The scikit-learn face: tables in, mixtures out."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from rich.progress import Progress
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.validation import (
+    _check_sample_weight,  # pyright: ignore[reportPrivateUsage]
+    check_is_fitted,
+    validate_data,
+)
+from torch import Tensor
+
+from .errors import MixturaError
+from .families import FAMILIES, get_family
+from .mixture import Mixture
+from .nets import MDN, MLP, MixtureHead
+from .storage import corrupt, read_folder, write_folder
+from .tables import TableEncoder
+from .training import FitReport, Rows, starting_mixture, train
+
+_FEWEST_ROWS_TO_HOLD_OUT = 20
+_DEFAULT_SCALE_FLOOR = 1e-3
+"""As a fraction of the target's standard deviation."""
+
+
+class NotFitted(MixturaError, NotFittedError):
+    """A question to a model that has not been fitted; scikit-learn's own type and ours."""
+
+
+def _is_int(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def _is_real(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) < high
+
+
+def _is_layers(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(_is_int(1)(size) for size in value)
+
+
+_CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "n_components": (_is_int(1), "an integer >= 1"),
+    "family": (lambda value: value in {family.name for family in FAMILIES}, "the name of a registered family"),
+    "covariance_type": (lambda value: value in {"full", "diag", "spherical"}, "'full', 'diag' or 'spherical'"),
+    "hidden_layer_sizes": (_is_layers, "a sequence of integers >= 1"),
+    "scale_floor": (lambda value: value is None or _is_real(0, np.inf)(value), "None or a finite number >= 0"),
+    "weight_floor": (_is_real(0, 1), "a number >= 0 and < 1/n_components"),
+    "max_epochs": (_is_int(1), "an integer >= 1"),
+    "batch_size": (lambda value: value is None or _is_int(1)(value), "None or an integer >= 1"),
+    "learning_rate": (lambda value: _is_real(0, np.inf)(value) and value > 0, "a finite number > 0"),
+    "weight_decay": (_is_real(0, np.inf), "a finite number >= 0"),
+    "patience": (_is_int(1), "an integer >= 1"),
+    "validation_fraction": (_is_real(0, 1), "a number >= 0 and < 1"),
+    "random_state": (
+        lambda value: value is None or _is_int(0)(value) or isinstance(value, np.random.RandomState),
+        "None, an integer >= 0 or a RandomState",
+    ),
+    "verbose": (lambda value: isinstance(value, bool | Integral), "True or False"),
+}
+
+
+class MDNRegressor(RegressorMixin, BaseEstimator):
+    """A mixture density network behind scikit-learn's interface: it learns p(y | x), not only a mean.
+
+    Features and targets are standardised inside; every answer is in the user's own units. Data frames are taken as
+    they are: numbers, booleans, categories and missing values. NumPy in, NumPy out, except for `predict_dist`.
+
+    Parameters
+    ----------
+    n_components : components of the mixture. A few more than the modes you expect; they are not modes.
+    family : law of a component, ``"normal"``.
+    covariance_type : ``"full"``, ``"diag"`` or ``"spherical"``, for a vector target.
+    hidden_layer_sizes : widths of the network's hidden layers.
+    scale_floor : smallest scale of a component, in units of y; None is 1e-3 of the target's standard deviation.
+    weight_floor : smallest weight of a component.
+    max_epochs : most passes over the rows.
+    batch_size : rows in a step; None is 32 below 5,000 rows and 256 from there on.
+    learning_rate : of AdamW at the start.
+    weight_decay : of AdamW, on weight matrices only.
+    patience : epochs without a better held-out NLL before training ends.
+    validation_fraction : share of rows held out to decide when to end (none below 20 rows, or with `eval_set`).
+    random_state : seed of everything random; the same seed gives the same model to the bit on one machine.
+    verbose : whether to show a progress bar.
+
+    Attributes
+    ----------
+    network_ : the `MDN` from encoded features to a Mixture of the standardised target, float64.
+    fit_report_ : what happened in training.
+    n_features_in_, feature_names_in_ : as in scikit-learn.
+    target_names_ : names of the target's columns where y had them, else None.
+    encoder_, y_scaler_ : how features and targets are standardised.
+
+    References
+    ----------
+    Bishop (1994), Mixture density networks, NCRG/94/004.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(-1, 1, (500, 1))
+    >>> y = np.sign(rng.normal(size=500)) + 0.1 * rng.normal(size=500)  # two branches: the mean, 0, is on neither
+    >>> model = MDNRegressor(n_components=2, random_state=0).fit(X, y)
+    >>> model.predict_quantiles([[0.0]], [0.25, 0.75]).round(1)
+    array([[-1.,  1.]])
+    """
+
+    def __init__(
+        self,
+        n_components: int = 5,
+        *,
+        family: str = "normal",
+        covariance_type: str = "full",
+        hidden_layer_sizes: Sequence[int] = (64, 64),
+        scale_floor: float | None = None,
+        weight_floor: float = 1e-4,
+        max_epochs: int = 300,
+        batch_size: int | None = None,
+        learning_rate: float = 5e-3,
+        weight_decay: float = 1e-2,
+        patience: int = 30,
+        validation_fraction: float = 0.125,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ):
+        self.n_components = n_components
+        self.family = family
+        self.covariance_type = covariance_type
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.scale_floor = scale_floor
+        self.weight_floor = weight_floor
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = True
+        return tags
+
+    # Learning -------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        eval_set: tuple[Any, Any] | None = None,
+    ) -> Self:
+        """Learn p(y | x).
+
+        Parameters
+        ----------
+        X : data frame or array, shape (n, p); NaN where a value is missing.
+        y : shape (n,) for a scalar target, (n, D) for a joint density of D targets.
+        sample_weight : shape (n,), not negative; a weight of 0 leaves the row out.
+        eval_set : (X, y) that decides when training ends; by default a share of the rows is held out for that.
+
+        Raises
+        ------
+        MixturaError : with a code that says which input does not fit, and how to mend it (docs/errors.md).
+        """
+        self._check_parameters()
+        X = self._check_features(X, reset=True)
+        target = self._check_target(y, reset=True)
+        with _coded("E-input-length", "as many rows in X, y and sample_weight"):
+            check_consistent_length(X, target)
+        with _coded("E-sample-weight", "one weight >= 0 for each row"):
+            weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        counted = weight > 1e-30 * weight.max(initial=0)
+        n_counted = int(counted.sum())
+        if n_counted < 2:
+            got = f"n_samples = {len(target)}, {n_counted} of positive weight"
+            raise MixturaError("E-too-few-rows", got, "at least 2 rows", "gather more data")
+        X, target, weight = X[counted], target[counted], weight[counted]
+        weight = weight / weight.mean()
+
+        random = _fresh(self.random_state)
+        seed = int(random.randint(2**31 - 1))
+        generator = torch.Generator().manual_seed(seed)
+        self.encoder_ = TableEncoder().fit(X, weight)
+        self.y_scaler_ = StandardScaler().fit(target.reshape(len(target), -1), sample_weight=weight)
+        self._check_varies(target)
+        rows = self._rows(self.encoder_.transform(X), target, weight)
+        valid_rows = None
+        if eval_set is not None:
+            valid_rows = self._eval_rows(eval_set)
+        elif self.validation_fraction > 0 and n_counted >= _FEWEST_ROWS_TO_HOLD_OUT:
+            keep, held_out = train_test_split(
+                np.arange(n_counted), test_size=self.validation_fraction, random_state=random
+            )
+            rows, valid_rows = _take(rows, keep), _take(rows, held_out)
+
+        network = self._build_network(rows.x.shape[1], generator)
+        network.head.start_from(starting_mixture(rows.y, self.n_components, network.head.family, rows.weight, seed))
+        progress = Progress(transient=True) if self.verbose else nullcontext()
+        with progress as bar:
+            task = None if bar is None else bar.add_task("fitting", total=self.max_epochs)
+
+            def show(report: FitReport) -> None:
+                if bar is not None and task is not None:
+                    text = f"fitting, held-out NLL {report.valid_nll[-1] + self._log_scale():.4f}"
+                    bar.update(task, completed=report.n_epochs, description=text)
+
+            report = train(
+                network,
+                rows,
+                valid_rows,
+                max_epochs=self.max_epochs,
+                batch_size=self.batch_size or (32 if len(rows) < 5_000 else 256),
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                patience=self.patience,
+                generator=generator,
+                on_epoch=show if self.verbose else None,
+            )
+        report.train_nll = [loss + self._log_scale() for loss in report.train_nll]
+        report.valid_nll = [loss + self._log_scale() for loss in report.valid_nll]
+        report.start_nll += self._log_scale()
+        self.network_ = network.double()  # float64 from here on: a row alone gets what it gets in a batch
+        self.fit_report_ = report
+        return self
+
+    def _check_parameters(self) -> None:
+        for name, (is_valid, expected) in _CONSTRAINTS.items():
+            value = getattr(self, name)
+            if not is_valid(value):
+                raise MixturaError("E-parameter", f"{name}={value!r}", expected, "see the docstring of MDNRegressor")
+
+    def _check_is_fitted(self) -> None:
+        try:
+            check_is_fitted(self)
+        except NotFittedError as error:
+            got = f"This {type(self).__name__} instance is not fitted yet"
+            raise NotFitted("E-not-fitted", got, "a fitted model", "call fit first") from error
+
+    def _check_features(self, X: Any, reset: bool) -> pd.DataFrame | NDArray[np.float64]:
+        with _coded("E-features", "a table of numbers and categories, as in fit"):
+            if isinstance(X, pd.DataFrame):
+                validate_data(self, X, reset=reset, skip_check_array=True)
+                if not len(X) or not X.shape[1]:
+                    raise ValueError(f"0 rows or columns (shape={X.shape}) while a minimum of 1 is required.")
+                return X
+            return validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
+
+    def _check_target(self, y: Any, reset: bool) -> NDArray[np.float64]:
+        """The target as float64, (n,) or (n, D); a single column is a scalar target."""
+        if y is None:
+            got = "no y: MDNRegressor requires y to be passed, but the target y is None"
+            raise MixturaError("E-target-missing", got, "a target", "give the values to learn")
+        names = list(map(str, y.columns)) if isinstance(y, pd.DataFrame) else [getattr(y, "name", None)]
+        if isinstance(y, pd.Series | pd.DataFrame):
+            frame = y.to_frame() if isinstance(y, pd.Series) else y
+            text = [str(name) for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
+            text = [name for name in text if frame[name].map(lambda value: isinstance(value, str)).any()]
+            if text:
+                got, fix = f"text in target {text[0]!r}", "correct or drop these rows, or choose another target"
+                raise MixturaError("E-target-text", got, "numbers", fix)
+            y = y.to_numpy(dtype=np.float64, na_value=np.nan)
+        if issparse(y):
+            raise MixturaError("E-target-type", f"a sparse {type(y).__name__}", "a dense array", "call y.toarray()")
+        with _coded("E-target-type", "an array of numbers"):
+            target = check_array(y, ensure_2d=False, dtype=np.float64, ensure_all_finite=False, allow_nd=True)
+        if target.ndim not in (1, 2):
+            got = f"y of shape {target.shape}"
+            raise MixturaError("E-target-shape", got, "shape (n,) or (n, D)", "flatten the target's own axes")
+        for code, what, bad in (("nan", "NaN", np.isnan(target)), ("infinite", "infinity", np.isinf(target))):
+            if bad.any():
+                got = f"{what} in y ({int(bad.sum())} of {bad.size} values)"
+                raise MixturaError(f"E-target-{code}", got, "finite numbers", "drop these rows")
+        if reset:
+            self.target_names_ = None if names[0] is None else [str(name) for name in names]
+            self._y_shape = target.shape[1:]
+        elif target.shape[1:] != self._y_shape:
+            got, expected = f"y of shape {target.shape}", f"shape (n, {', '.join(map(str, self._y_shape))})"
+            raise MixturaError("E-target-shape", got, expected, "give the target that fit had")
+        return target[:, 0] if target.shape[1:] == (1,) else target
+
+    def _check_varies(self, target: NDArray[np.float64]) -> None:
+        constant = np.ptp(target.reshape(len(target), -1), axis=0) <= 4 * np.finfo(np.float64).eps * np.abs(
+            np.atleast_1d(self.y_scaler_.mean_)
+        )
+        if constant.any():
+            name = f" {self.target_names_[int(constant.argmax())]!r}" if self.target_names_ else ""
+            fix = "drop it: a constant needs no model"
+            raise MixturaError("E-target-constant", f"a target{name} with a single value", "values that differ", fix)
+
+    def _eval_rows(self, eval_set: tuple[Any, Any]) -> Rows:
+        if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
+            got = f"eval_set of type {type(eval_set).__name__}"
+            raise MixturaError("E-eval-set", got, "a pair (X, y)", "give eval_set=(X_valid, y_valid)")
+        X = self.encoder_.transform(self._check_features(eval_set[0], reset=False))
+        target = self._check_target(eval_set[1], reset=False)
+        with _coded("E-input-length", "as many rows in the X and y of eval_set"):
+            check_consistent_length(X, target)
+        return self._rows(X, target, np.ones(len(target)))
+
+    def _rows(self, encoded: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]) -> Rows:
+        """Rows in the network's units, float32."""
+        standardised = self.y_scaler_.transform(target.reshape(len(target), -1)).reshape(target.shape)
+        return Rows(*(torch.as_tensor(part, dtype=torch.float32) for part in (encoded, standardised, weight)))
+
+    @property
+    def _event_size(self) -> int | None:
+        """None for a scalar target, else D."""
+        return None if self._y_shape in ((), (1,)) else self._y_shape[0]
+
+    def _build_network(self, n_inputs: int, generator: torch.Generator | None = None, device: str = "cpu") -> MDN:
+        scale = torch.as_tensor(self.y_scaler_.scale_, dtype=torch.float32)
+        floor = torch.full_like(scale, _DEFAULT_SCALE_FLOOR) if self.scale_floor is None else self.scale_floor / scale
+        with torch.device(device):
+            backbone = MLP(n_inputs, self.hidden_layer_sizes, generator)
+            head = MixtureHead(
+                backbone.out_features,
+                self.n_components,
+                self._event_size,
+                get_family(self.family, self._event_size, self.covariance_type),
+                scale_floor=floor if self._event_size else floor[0],
+                weight_floor=self.weight_floor,
+                generator=generator,
+            )
+        return MDN(backbone, head)
+
+    def _log_scale(self) -> float:
+        """What an NLL in standardised units gains in the user's: the Jacobian of the standardisation."""
+        return float(np.log(np.asarray(self.y_scaler_.scale_)).sum())
+
+    # Answers --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict_dist(self, X: Any) -> Mixture:
+        """The predicted density of each row, in the user's units: a float64 `Mixture` with batch_shape (n,)."""
+        self._check_is_fitted()
+        encoded = self.encoder_.transform(self._check_features(X, reset=False))
+        loc, scale = (torch.as_tensor(part) for part in (self.y_scaler_.mean_, self.y_scaler_.scale_))
+        if self._event_size is None:
+            loc, scale = loc[0], scale[0]
+        return self.network_(torch.as_tensor(encoded)).affine(loc, scale)
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """The mean of p(y | x), shape like y; with `return_std` also the standard deviation, as a pair.
+
+        On a multi-valued target the mean may lie where no data are: see `predict_dist`.
+        """
+        mixture = self.predict_dist(X)
+        shape = (len(mixture), *self._y_shape)
+        mean = mixture.mean.numpy().reshape(shape)
+        return (mean, mixture.stddev.numpy().reshape(shape)) if return_std else mean
+
+    def predict_quantiles(self, X: Any, quantiles: ArrayLike) -> NDArray[np.float64]:
+        """Quantiles of p(y | x), shape (n, Q); of a vector target coordinate by coordinate, shape (n, D, Q).
+
+        Parameters
+        ----------
+        quantiles : levels in [0, 1], shape (Q,).
+
+        Raises
+        ------
+        MixturaError : ``E-quantile-range`` for levels outside [0, 1].
+        """
+        mixture = self.predict_dist(X)
+        levels = torch.as_tensor(np.asarray(quantiles, dtype=np.float64)).reshape(-1, 1)
+        if self._event_size is None:
+            return mixture.icdf(levels).mT.numpy()
+        margins = [mixture.marginal(dim).icdf(levels).mT for dim in range(self._event_size)]
+        return torch.stack(margins, 1).numpy()
+
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> NDArray[np.float64]:
+        """The central interval with this probability, shape (n, 2): lower, upper; (n, D, 2) for a vector target.
+
+        Raises
+        ------
+        MixturaError : ``E-coverage-range`` unless 0 < coverage < 1.
+        """
+        if not _is_real(0, 1)(coverage) or coverage == 0:
+            raise MixturaError("E-coverage-range", f"coverage={coverage!r}", "0 < coverage < 1", "0.9 means 90%")
+        return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
+
+    def score_samples(self, X: Any, y: Any = None) -> NDArray[np.float64]:
+        """Log density log p(y | x) of each row, shape (n,), in nats per unit of y.
+
+        Without y, at the model's own `predict(X)`: scikit-learn's checks ask for an answer from X alone.
+        """
+        mixture = self.predict_dist(X)
+        if y is None:
+            return mixture.log_prob(mixture.mean).numpy()
+        target = self._check_target(y, reset=False)
+        with _coded("E-input-length", "as many rows in X and y"):
+            check_consistent_length(X, target)
+        return mixture.log_prob(torch.tensor(target)).numpy()
+
+    def sample(
+        self, X: Any, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
+    ) -> NDArray[np.float64]:
+        """Draws from p(y | x), shape (n, n_samples), or (n, n_samples, D) for a vector target."""
+        if not _is_int(1)(n_samples):
+            raise MixturaError("E-parameter", f"n_samples={n_samples!r}", "an integer >= 1", "ask for at least one")
+        generator = torch.Generator().manual_seed(int(_fresh(random_state).randint(2**31 - 1)))
+        return self.predict_dist(X).sample((n_samples,), generator).transpose(0, 1).numpy()
+
+    # On disk --------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model to a folder of JSON and safetensors; `mixtura.load` reads it back bit for bit.
+
+        Raises
+        ------
+        MixturaError : ``E-save-target`` where something else is in the way, ``E-save-write`` where it can't be written.
+        """
+        self._check_is_fitted()
+        columns, arrays = self.encoder_.get_state()
+        parameters = self.get_params()
+        parameters["hidden_layer_sizes"] = [int(size) for size in self.hidden_layer_sizes]
+        if isinstance(self.random_state, np.random.RandomState):
+            parameters["random_state"] = None  # a generator that has moved on is no setting
+        manifest = {
+            "parameters": {
+                name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()
+            },
+            "columns": columns,
+            "has_feature_names": hasattr(self, "feature_names_in_"),
+            "target_names": self.target_names_,
+            "y_shape": list(self._y_shape),
+            "report": asdict(self.fit_report_),
+        }
+        tensors = {f"encoder.{name}": torch.as_tensor(array) for name, array in arrays.items()}
+        tensors["y_scaler.loc"] = torch.as_tensor(self.y_scaler_.mean_)
+        tensors["y_scaler.scale"] = torch.as_tensor(self.y_scaler_.scale_)
+        tensors |= {f"network.{name}": tensor for name, tensor in self.network_.state_dict().items()}
+        write_folder(path, manifest, tensors)
+
+    @classmethod
+    def _from_state(cls, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The fitted model that `save` described. Raises whatever an ill-formed description leads to."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        self = cls(**manifest["parameters"])
+        self.hidden_layer_sizes = tuple(self.hidden_layer_sizes)
+        self._check_parameters()
+        self.encoder_ = TableEncoder.from_state(
+            manifest["columns"], {name: tensor.numpy() for name, tensor in part("encoder.").items()}
+        )
+        self.n_features_in_ = len(self.encoder_.columns_)
+        if manifest["has_feature_names"]:
+            self.feature_names_in_ = np.array([column.name for column in self.encoder_.columns_], dtype=object)
+        self.target_names_ = manifest["target_names"]
+        self._y_shape = tuple(manifest["y_shape"])
+        scaler = part("y_scaler.")
+        if not scaler["loc"].shape == scaler["scale"].shape == (self._event_size or 1,):
+            raise ValueError("the target's scaler does not fit its shape")
+        self.y_scaler_ = StandardScaler().fit(np.zeros((1, self._event_size or 1)))
+        self.y_scaler_.mean_, self.y_scaler_.scale_ = scaler["loc"].numpy(), scaler["scale"].numpy()
+        self.y_scaler_.var_ = self.y_scaler_.scale_**2
+        weights = part("network.")
+        network = self._build_network(
+            self.encoder_.n_encoded, device="meta"
+        )  # sizes are compared before any memory is taken
+        network.load_state_dict(weights, assign=True)
+        self.network_ = network.eval()
+        self.fit_report_ = FitReport(**manifest["report"])
+        return self
+
+
+def load(path: str | os.PathLike[str]) -> MDNRegressor:
+    """Read a model that `MDNRegressor.save` wrote; it predicts bit for bit as the saved one did. Nothing is run.
+
+    Raises
+    ------
+    MixturaError : ``E-load-missing``, ``E-load-version`` or ``E-load-corrupt``.
+    """
+    manifest, tensors = read_folder(path)
+    try:
+        return MDNRegressor._from_state(manifest, tensors)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise corrupt(Path(path), error) from error
+
+
+class _coded:
+    """A context that turns a library's ValueError into ours, keeping its words."""
+
+    def __init__(self, code: str, expected: str):
+        self.code, self.expected = code, expected
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, ValueError) and not isinstance(error, MixturaError):
+            raise MixturaError(self.code, str(error).rstrip("."), self.expected, "check the input") from error
+
+
+def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
+    """A generator of our own: NumPy's global one stays untouched."""
+    return random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
+
+
+def _take(rows: Rows, index: NDArray[np.int64]) -> Rows:
+    return Rows(*(copy.copy(part[index]) for part in (rows.x, rows.y, rows.weight)))

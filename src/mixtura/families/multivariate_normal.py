@@ -1,0 +1,175 @@
+"""Normal laws of a vector target: full (Cholesky), diagonal and spherical covariance."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+
+from .base import VectorFamily
+from .normal import normal_log_density, positive, standard_normal, unpositive, weighted_moments
+
+
+class FullNormalFamily(VectorFamily[MultivariateNormal]):
+    """N(loc, L L^T) with L lower triangular and positive on its diagonal, hence positive definite.
+
+    Raw parameters: D of loc, D of log(L_ii - floor_i), D(D-1)/2 below the diagonal, row by row.
+    L_ii is the standard deviation of y_i given y_1..y_(i-1), so that the floor bounds the determinant too.
+    """
+
+    name = "normal"
+    covariance_type = "full"
+
+    def owns(self, components: Distribution) -> bool:
+        return type(components) is MultivariateNormal
+
+    def n_raw(self, event_size: int | None) -> int:
+        d = event_size or 1
+        return d + d * (d + 1) // 2
+
+    def build(self, raw: Tensor, scale_floor: Tensor | float = 0.0) -> MultivariateNormal:
+        d = self._event_size(raw.shape[-1])
+        loc, raw_diagonal, below = raw.split([d, d, d * (d - 1) // 2], -1)
+        scale_tril = torch.diag_embed(positive(raw_diagonal, scale_floor))
+        rows, columns = torch.tril_indices(d, d, -1, device=raw.device)
+        scale_tril[..., rows, columns] = below
+        return self.from_parameters(loc, scale_tril)
+
+    def unbuild(self, components, scale_floor: Tensor | float = 0.0):
+        scale_tril = components.scale_tril
+        d = scale_tril.shape[-1]
+        rows, columns = torch.tril_indices(d, d, -1, device=scale_tril.device)
+        diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
+        return torch.cat([components.loc, unpositive(diagonal, scale_floor), scale_tril[..., rows, columns]], -1)
+
+    def fit(self, y, weights) -> MultivariateNormal:
+        loc, covariance = weighted_moments(y, weights)
+        return self.from_parameters(loc, torch.linalg.cholesky(covariance))
+
+    def parameters(self, components):
+        return components.loc, components.scale_tril
+
+    def from_parameters(self, *parameters: Tensor) -> MultivariateNormal:
+        loc, scale_tril = parameters
+        return MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
+
+    def log_prob(self, components, y):
+        scale_tril = components.scale_tril
+        z = whiten(scale_tril, y - components.loc)
+        log_diagonal = scale_tril.diagonal(dim1=-2, dim2=-1).log()
+        return normal_log_density(z, log_diagonal).sum(-1)
+
+    def sample(self, components, generator=None):
+        z = standard_normal(components.loc, generator)
+        return components.loc + (components.scale_tril @ z[..., None])[..., 0]
+
+    def affine(self, components, a, b) -> MultivariateNormal:
+        # Columns take the sign of b so that the diagonal stays positive; L L^T does not see it.
+        scale_tril = b[..., :, None] * components.scale_tril * b.sign()[..., None, :]
+        return self.from_parameters(a + b * components.loc, scale_tril)
+
+    def covariance(self, components):
+        return components.scale_tril @ components.scale_tril.mT
+
+    def marginal(self, components, dim) -> Normal:
+        return Normal(components.loc[..., dim], components.scale_tril[..., dim, :].norm(dim=-1), validate_args=False)
+
+    @staticmethod
+    def _event_size(n_raw: int) -> int:
+        """D from n_raw = D(D+3)/2."""
+        return (math.isqrt(9 + 8 * n_raw) - 3) // 2
+
+
+def whiten(scale_tril: Tensor, deviation: Tensor) -> Tensor:
+    """Solve L z = deviation. Up to D = 4, D vectorised steps are faster than a batched LAPACK call (5x at D = 2)."""
+    d = deviation.shape[-1]
+    if d > 4:
+        return torch.linalg.solve_triangular(scale_tril, deviation[..., None], upper=False)[..., 0]
+    z = deviation[..., :0]
+    for i in range(d):
+        known = (scale_tril[..., i, :i] * z).sum(-1)
+        z = torch.cat([z, ((deviation[..., i] - known) / scale_tril[..., i, i])[..., None]], -1)
+    return z
+
+
+class DiagNormalFamily(VectorFamily[Independent]):
+    """Independent normals for each coordinate: D of loc, D of log(scale - floor). The usual choice when D is large."""
+
+    name = "normal"
+    covariance_type = "diag"
+
+    def owns(self, components: Distribution) -> bool:
+        return (
+            isinstance(components, Independent)
+            and components.reinterpreted_batch_ndims == 1
+            and type(components.base_dist) is Normal
+        )
+
+    def n_raw(self, event_size: int | None) -> int:
+        return 2 * (event_size or 1)
+
+    def build(self, raw: Tensor, scale_floor: Tensor | float = 0.0) -> Independent:
+        loc, raw_scale = raw.chunk(2, -1)
+        return self.from_parameters(loc, positive(raw_scale, scale_floor))
+
+    def unbuild(self, components, scale_floor: Tensor | float = 0.0):
+        loc, scale = self.parameters(components)
+        return torch.cat([loc, unpositive(scale, scale_floor)], -1)
+
+    def fit(self, y, weights) -> Independent:
+        loc, covariance = weighted_moments(y, weights)
+        return self.from_parameters(loc, covariance.diagonal(dim1=-2, dim2=-1).sqrt())
+
+    def parameters(self, components):
+        base: Normal = components.base_dist  # pyright: ignore[reportAssignmentType]
+        return base.loc, base.scale
+
+    def from_parameters(self, *parameters: Tensor) -> Independent:
+        loc, scale = parameters
+        return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+
+    def log_prob(self, components, y):
+        loc, scale = self.parameters(components)
+        return normal_log_density((y - loc) / scale, scale.log()).sum(-1)
+
+    def sample(self, components, generator=None):
+        loc, scale = self.parameters(components)
+        return loc + scale * standard_normal(loc, generator)
+
+    def affine(self, components, a, b) -> Independent:
+        loc, scale = self.parameters(components)
+        return self.from_parameters(a + b * loc, b.abs() * scale)
+
+    def covariance(self, components):
+        return torch.diag_embed(self.parameters(components)[1].square())
+
+    def marginal(self, components, dim) -> Normal:
+        loc, scale = self.parameters(components)
+        return Normal(loc[..., dim], scale[..., dim], validate_args=False)
+
+
+class SphericalNormalFamily(DiagNormalFamily):
+    """One scale for all coordinates: D of loc, 1 of log(scale - floor). Afterwards it is a diagonal law like any."""
+
+    covariance_type = "spherical"
+
+    def n_raw(self, event_size: int | None) -> int:
+        return (event_size or 1) + 1
+
+    def build(self, raw: Tensor, scale_floor: Tensor | float = 0.0) -> Independent:
+        loc, raw_scale = raw[..., :-1], raw[..., -1:]
+        return self.from_parameters(loc, positive(raw_scale, _largest(scale_floor)).expand(loc.shape))
+
+    def unbuild(self, components, scale_floor: Tensor | float = 0.0):
+        loc, scale = self.parameters(components)
+        return torch.cat([loc, unpositive(scale[..., :1], _largest(scale_floor))], -1)
+
+    def fit(self, y, weights) -> Independent:
+        loc, covariance = weighted_moments(y, weights)
+        variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
+        return self.from_parameters(loc, variance.sqrt().expand(loc.shape))
+
+
+def _largest(scale_floor: Tensor | float) -> Tensor | float:
+    """One floor for one scale: the largest of a floor given by coordinate."""
+    return scale_floor.max() if isinstance(scale_floor, Tensor) else scale_floor

@@ -1,0 +1,107 @@
+"""The normal law of a scalar target (Bishop 1994, eq. 23)."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution, Normal
+
+from .base import ScalarFamily
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_FIT_SCALE_FLOOR = 1e-3
+"""Smallest scale that `fit` returns, as a fraction of the target's own."""
+
+
+def normal_log_density(z: Tensor, log_scale: Tensor) -> Tensor:
+    """Log density of loc + scale*Z at standardised z. Subtracting before scaling keeps float32 exact far from 0."""
+    return -0.5 * z.square() - log_scale - _HALF_LOG_2PI
+
+
+def standard_cdf(z: Tensor) -> Tensor:
+    """P(Z <= z) of a standard normal, by erfc: `torch.special.ndtr` loses the lower tail (it is 0 at z = -10)."""
+    return 0.5 * torch.special.erfc(-math.sqrt(0.5) * z)
+
+
+def positive(raw: Tensor, floor: Tensor | float) -> Tensor:
+    """floor + exp(raw): a positive scale that never falls below its floor."""
+    return floor + raw.exp()
+
+
+def unpositive(scale: Tensor, floor: Tensor | float) -> Tensor:
+    """The inverse of `positive`; a scale at the floor is taken as just above it."""
+    return (scale - floor).clamp(min=1e-6 * scale).log()
+
+
+def weighted_moments(
+    y: Float[Tensor, "n d"], weights: Float[Tensor, "n k"]
+) -> tuple[Float[Tensor, "k d"], Float[Tensor, "k d d"]]:
+    """Weighted mean and covariance of each column of weights, the covariance kept away from singular."""
+    share = weights / weights.sum(0).clamp(min=torch.finfo(y.dtype).tiny)
+    loc = torch.einsum("nk,nd->kd", share, y)
+    deviation = y[:, None, :] - loc
+    covariance = torch.einsum("nk,nkd,nke->kde", share, deviation, deviation)
+    spread = y.std(0, correction=0)
+    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
+    return loc, covariance + torch.diag_embed((_FIT_SCALE_FLOOR * spread).square())
+
+
+class NormalFamily(ScalarFamily[Normal]):
+    """N(loc, scale^2): 2 raw parameters, loc and log(scale - floor)."""
+
+    name = "normal"
+
+    def owns(self, components: Distribution) -> bool:
+        return type(components) is Normal
+
+    def n_raw(self, event_size: int | None) -> int:
+        return 2
+
+    def build(self, raw: Tensor, scale_floor: Tensor | float = 0.0) -> Normal:
+        return Normal(raw[..., 0], positive(raw[..., 1], scale_floor), validate_args=False)
+
+    def unbuild(self, components, scale_floor: Tensor | float = 0.0):
+        return torch.stack([components.loc, unpositive(components.scale, scale_floor)], -1)
+
+    def fit(self, y, weights) -> Normal:
+        loc, covariance = weighted_moments(y[:, None], weights)
+        return Normal(loc[:, 0], covariance[:, 0, 0].sqrt(), validate_args=False)
+
+    def parameters(self, components):
+        return components.loc, components.scale
+
+    def from_parameters(self, *parameters: Tensor) -> Normal:
+        return Normal(*parameters, validate_args=False)
+
+    def log_prob(self, components, y):
+        return normal_log_density((y - components.loc) / components.scale, components.scale.log())
+
+    def cdf(self, components, y):
+        return standard_cdf((y - components.loc) / components.scale)
+
+    def survival(self, components, y):
+        return standard_cdf((components.loc - y) / components.scale)
+
+    def log_cdf(self, components, y):
+        return torch.special.log_ndtr((y - components.loc) / components.scale)
+
+    def log_survival(self, components, y):
+        return torch.special.log_ndtr((components.loc - y) / components.scale)
+
+    def icdf(self, components, q):
+        return components.loc + components.scale * torch.special.ndtri(q)
+
+    def isf(self, components, q):
+        return components.loc - components.scale * torch.special.ndtri(q)
+
+    def sample(self, components, generator=None):
+        return components.loc + components.scale * standard_normal(components.loc, generator)
+
+    def affine(self, components, a, b) -> Normal:
+        return Normal(a + b * components.loc, b.abs() * components.scale, validate_args=False)
+
+
+def standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal draws with the shape, dtype and device of `like`."""
+    return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)

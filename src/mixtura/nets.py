@@ -1,0 +1,161 @@
+"""Networks: a backbone turns rows into features, a head turns features into a `Mixture`."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .errors import MixturaError
+from .families import AnyFamily, get_family
+from .mixture import Mixture
+
+
+def linear(in_features: int, out_features: int, generator: torch.Generator | None = None) -> nn.Linear:
+    """A `torch.nn.Linear` with torch's own initial law, drawn from `generator` rather than the global one."""
+    layer = nn.Linear(in_features, out_features, device="meta").to_empty(device=torch.get_default_device())
+    bound = 1 / math.sqrt(in_features)
+    for parameter in (layer.weight, layer.bias):
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    return layer
+
+
+class MLP(nn.Sequential):
+    """A multi-layer perceptron with SiLU activations after every layer; the default backbone.
+
+    Parameters
+    ----------
+    in_features : number of inputs.
+    hidden_layer_sizes : width of each layer; the last one is the number of features.
+    generator : source of the initial weights; None takes torch's global one.
+    """
+
+    def __init__(self, in_features: int, hidden_layer_sizes: Sequence[int], generator: torch.Generator | None = None):
+        sizes = [in_features, *hidden_layer_sizes]
+        layers: list[nn.Module] = []
+        for size, next_size in pairwise(sizes):
+            layers += [linear(size, next_size, generator), nn.SiLU()]
+        super().__init__(*layers)
+        self.out_features = sizes[-1]
+
+
+class MixtureHead(nn.Module):
+    """One linear layer from the features of any backbone to a `Mixture`.
+
+    For M components it has M outputs for the weights (softmax) and M * family.n_raw for the components: 3M in all for
+    a scalar normal target, M(1 + D + D(D+1)/2) with full, M(1 + 2D) with diagonal covariance.
+
+    Parameters
+    ----------
+    in_features : number of features.
+    n_components : M.
+    event_size : None for a scalar target, else D.
+    family : a registered family or its name.
+    covariance_type : ``"full"``, ``"diag"`` or ``"spherical"``, for a vector target.
+    scale_floor : no scale falls below it, in units of the target; a number or a tensor of shape (D,). It is what keeps
+        the likelihood bounded when a component sits on one point.
+    weight_floor : no weight falls below it (0 <= weight_floor < 1/M), so that a component's gradient never vanishes.
+    generator : source of the initial weights; None takes torch's global one.
+
+    Raises
+    ------
+    MixturaError : ``E-head-parameter`` for values out of range, ``E-family-unknown`` for an unregistered family.
+
+    References
+    ----------
+    Bishop (1994), Mixture density networks, NCRG/94/004, eqs. 25-27.
+
+    Examples
+    --------
+    >>> head = MixtureHead(8, n_components=4)
+    >>> head.linear.out_features
+    12
+    >>> head(torch.zeros(5, 8))
+    Mixture(normal, n_components=4, batch_shape=(5,), event_shape=())
+    """
+
+    scale_floor: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        n_components: int,
+        event_size: int | None = None,
+        family: AnyFamily | str = "normal",
+        covariance_type: str = "full",
+        scale_floor: Tensor | float = 1e-3,
+        weight_floor: float = 1e-4,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        if n_components < 1:
+            raise MixturaError("E-head-parameter", f"n_components={n_components}", "at least 1", "ask for one or more")
+        if not 0 <= weight_floor < 1 / n_components:
+            expected = f"0 <= weight_floor < 1/n_components = {1 / n_components:g}"
+            raise MixturaError("E-head-parameter", f"weight_floor={weight_floor}", expected, "lower the floor")
+        floor = torch.as_tensor(scale_floor, dtype=torch.get_default_dtype(), device="cpu")
+        if not bool((floor >= 0).all() & floor.isfinite().all()) or floor.shape not in ((), (event_size,)):
+            expected = "finite numbers >= 0, one in all or one for each coordinate"
+            raise MixturaError("E-head-parameter", f"scale_floor={scale_floor}", expected, "check sign and length")
+        self.family = get_family(family, event_size, covariance_type)
+        self.n_components, self.weight_floor = n_components, weight_floor
+        self.n_raw = self.family.n_raw(event_size)
+        self.register_buffer("scale_floor", floor)
+        self.linear = linear(in_features, n_components * (1 + self.n_raw), generator)
+
+    def forward(self, features: Float[Tensor, "*batch in_features"]) -> Mixture:
+        """The mixture predicted for each row of features."""
+        raw_logits, raw = self.linear(features).split([self.n_components, self.n_components * self.n_raw], -1)
+        components = self.family.build(raw.unflatten(-1, (self.n_components, self.n_raw)), self.scale_floor)
+        return Mixture(self._floored(raw_logits.log_softmax(-1)), components, validate_args=False)
+
+    def _floored(self, logits: Tensor) -> Tensor:
+        """log(floor + (1 - M floor) * weight)."""
+        if self.weight_floor == 0:
+            return logits
+        share = math.log1p(-self.n_components * self.weight_floor)
+        return torch.logaddexp(logits + share, torch.full_like(logits, math.log(self.weight_floor)))
+
+    @torch.no_grad()
+    def start_from(self, mixture: Mixture, gain: float = 0.1) -> None:
+        """Make the head predict about `mixture` for every row, so that training starts near the marginal density of y.
+
+        Parameters
+        ----------
+        mixture : one mixture (no batch axes) of this head's family with its n_components.
+        gain : factor on the weight matrix; what is left of it breaks the symmetry between rows.
+        """
+        weights = (mixture.weights - self.weight_floor).clamp(min=1e-6 / self.n_components)
+        raw = self.family.unbuild(mixture.components, self.scale_floor)
+        self.linear.bias.copy_(torch.cat([weights.log(), raw.flatten()]))
+        self.linear.weight.mul_(gain)
+
+
+class MDN(nn.Module):
+    """A mixture density network: a backbone, then a head.
+
+    Parameters
+    ----------
+    backbone : any module from rows (n, p) to features (n, in_features of the head).
+    head : from features to a `Mixture`.
+
+    References
+    ----------
+    Bishop (1994), Mixture density networks, NCRG/94/004.
+
+    Examples
+    --------
+    >>> network = MDN(MLP(3, (16,)), MixtureHead(16, n_components=2))
+    >>> network(torch.zeros(4, 3))
+    Mixture(normal, n_components=2, batch_shape=(4,), event_shape=())
+    """
+
+    def __init__(self, backbone: nn.Module, head: MixtureHead):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, rows: Float[Tensor, "*batch p"]) -> Mixture:
+        """The mixture predicted for each row."""
+        return self.head(self.backbone(rows))

@@ -1,0 +1,240 @@
+"""From a table, as users have them, to the standardised numbers that a network takes."""
+
+import math
+import re
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from .errors import MixturaError, MixturaWarning
+
+_MAX_LEVELS = 100
+"""Levels of a category that get a column of their own; rarer ones share the all-zero code with unseen ones."""
+_MISSING = "<missing>"
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}.*)?$")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One feature: its name (None in a plain array) and, for a category, the levels that have a code."""
+
+    name: str | None
+    levels: tuple[str, ...] | None = None
+    has_rare_levels: bool = False
+
+    @property
+    def is_category(self) -> bool:
+        """Whether the feature is a category, not a number."""
+        return self.levels is not None
+
+
+class TableEncoder:
+    """Numbers are imputed (median, with an indicator where values were missing) and standardised; categories are
+    one-hot, with a level for missing ones; booleans are numbers. All through scikit-learn's own preprocessing.
+
+    Attributes
+    ----------
+    columns_ : the features, in the table's order.
+    imputer_, scaler_ : fitted on the numeric columns; imputer_ is None where there are none.
+    one_hot_ : fitted on the categories; None where there are none.
+    """
+
+    def fit(self, table: pd.DataFrame | NDArray[np.float64], sample_weight: NDArray[np.float64]) -> "TableEncoder":
+        """Learn the columns, their levels, medians, means and scales.
+
+        Parameters
+        ----------
+        table : (n, p), a data frame of numbers, booleans and categories, or an array of numbers; NaN where missing.
+        sample_weight : (n,), not negative.
+
+        Raises
+        ------
+        MixturaError : ``E-feature-empty``, ``E-feature-date``, ``E-feature-infinite``, ``E-feature-type``.
+        """
+        if isinstance(table, pd.DataFrame):
+            self.columns_ = [_describe(name, table.iloc[:, i]) for i, name in enumerate(table.columns)]
+        else:
+            self.columns_ = [Column(None)] * table.shape[1]
+        numbers, _ = self._split(table)
+        empty = [self._name(int(i)) for i in np.flatnonzero(np.isnan(numbers).all(axis=0))] if len(numbers) else []
+        if empty:
+            got = f"no value at all in {_quote(empty)}"
+            raise MixturaError("E-feature-empty", got, "at least one value in each feature", "drop these columns")
+        levels = [column.levels for column in self.columns_ if column.levels is not None]
+        self._fit_parts(numbers, levels)
+        if self.imputer_ is not None:
+            self.scaler_ = StandardScaler().fit(self.imputer_.transform(numbers), sample_weight=sample_weight)
+        return self
+
+    def _fit_parts(self, numbers: NDArray[np.float64], levels: Sequence[Sequence[str]]) -> None:
+        self.imputer_ = self.one_hot_ = None
+        if numbers.shape[1]:
+            self.imputer_ = SimpleImputer(strategy="median", add_indicator=True).fit(numbers)
+        if levels:
+            coded = [np.array(some, dtype=object) for some in levels]
+            self.one_hot_ = OneHotEncoder(categories=coded, handle_unknown="ignore", sparse_output=False)
+            self.one_hot_.fit(np.array([[some[0] for some in levels]], dtype=object))
+
+    def transform(self, table: pd.DataFrame | NDArray[np.float64]) -> NDArray[np.float64]:
+        """The table as standardised numbers, (n, n_encoded): imputed numbers, indicators, one-hot levels.
+
+        Warns
+        -----
+        MixturaWarning : ``W-category-unseen`` for levels that were not there in `fit`; they are coded as unknown.
+        """
+        numbers, labels = self._split(table)
+        self._warn_unseen(labels)
+        parts = []
+        if self.imputer_ is not None:
+            parts.append(self.scaler_.transform(self.imputer_.transform(numbers)))
+        if self.one_hot_ is not None:
+            parts.append(np.asarray(self.one_hot_.transform(labels)))
+        return np.hstack(parts)
+
+    @property
+    def n_encoded(self) -> int:
+        """Number of columns that `transform` makes."""
+        n_numbers = 0 if self.imputer_ is None else self.scaler_.n_features_in_
+        return n_numbers + sum(len(column.levels or ()) for column in self.columns_)
+
+    def _split(self, table: pd.DataFrame | NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        """Numbers (n, p1) as float64 with NaN where missing, and labels (n, p2) as text."""
+        if not isinstance(table, pd.DataFrame):
+            return table, np.empty((len(table), 0), dtype=object)
+        numbers, labels = [], []
+        for i, column in enumerate(self.columns_):
+            values = table.iloc[:, i]
+            if column.is_category:
+                labels.append(as_labels(values))
+            else:
+                numbers.append(_as_numbers(values, column.name))
+        n = len(table)
+        return (
+            np.stack(numbers, 1) if numbers else np.empty((n, 0)),
+            np.stack(labels, 1) if labels else np.empty((n, 0), dtype=object),
+        )
+
+    def _warn_unseen(self, labels: NDArray[Any]) -> None:
+        categories = [column for column in self.columns_ if column.is_category]
+        for column, values in zip(categories, labels.T, strict=True):
+            if column.has_rare_levels:
+                continue  # some levels of fit have no code either
+            unseen = ~np.isin(values.astype(str), np.array(column.levels, dtype=str))
+            if unseen.any():
+                names = _quote(sorted(set(values[unseen])))
+                warnings.warn(
+                    MixturaWarning(
+                        "W-category-unseen",
+                        f"{names} in column {column.name!r} ({unseen.sum()} rows), never seen in fit",
+                        f"levels such as {_quote(column.levels or ())}",
+                        "correct them or fit again; these rows are predicted as of an unknown level",
+                    ),
+                    stacklevel=2,
+                )
+
+    def _name(self, number_index: int) -> str:
+        """Name of the i-th numeric column, or its position."""
+        positions = [i for i, column in enumerate(self.columns_) if not column.is_category]
+        position = positions[number_index]
+        return self.columns_[position].name or str(position)
+
+    # The whole state as JSON and arrays, so that a saved model needs no pickle -------------------------------------
+
+    def get_state(self) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
+        """The columns as JSON, the numbers as arrays."""
+        columns = [asdict(column) for column in self.columns_]
+        if self.imputer_ is None:
+            return columns, {}
+        indicator = self.imputer_.indicator_
+        return columns, {
+            "fill": self.imputer_.statistics_,
+            "indicated": np.array([] if indicator is None else indicator.features_, dtype=np.int64),
+            "loc": np.asarray(self.scaler_.mean_),
+            "scale": np.asarray(self.scaler_.scale_),
+        }
+
+    @classmethod
+    def from_state(cls, columns: list[dict[str, Any]], arrays: dict[str, NDArray[Any]]) -> "TableEncoder":
+        """The encoder with this state; its parts are fitted anew on the smallest table that leads to it."""
+        self = cls()
+        self.columns_ = [
+            Column(column["name"], column["levels"] and tuple(map(str, column["levels"])), column["has_rare_levels"])
+            for column in columns
+        ]
+        levels = [column.levels for column in self.columns_ if column.levels is not None]
+        n_numbers = len(columns) - len(levels)
+        two_rows = np.empty((2, 0))
+        if n_numbers:
+            two_rows = np.stack([arrays["fill"], arrays["fill"]])
+            two_rows[1, arrays["indicated"]] = math.nan
+        self._fit_parts(two_rows, levels)
+        if self.imputer_ is not None:
+            self.scaler_ = StandardScaler().fit(np.zeros_like(self.imputer_.transform(two_rows)))
+            self.scaler_.mean_, self.scaler_.scale_ = arrays["loc"], arrays["scale"]
+            self.scaler_.var_ = arrays["scale"] ** 2
+        if two_rows.shape[1] != n_numbers or (n_numbers and arrays["loc"].shape != (self.scaler_.n_features_in_,)):
+            raise ValueError("the arrays do not fit the columns")
+        return self
+
+
+def as_labels(values: pd.Series) -> NDArray[Any]:
+    """Levels as text, one spelling for 1, 1.0 and "1", and one for what is missing."""
+
+    def label(value: Any) -> str:
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+    missing = values.isna().to_numpy()
+    return np.array(
+        [_MISSING if gone else label(value) for value, gone in zip(values.astype(object), missing, strict=True)],
+        dtype=object,
+    )
+
+
+def _describe(name: Hashable, values: pd.Series) -> Column:
+    """What kind of feature a column is: decided in `fit`, kept ever after."""
+    text = str(name)
+    if pd.api.types.is_bool_dtype(values.dtype) or pd.api.types.is_numeric_dtype(values.dtype):
+        return Column(text)
+    if pd.api.types.is_datetime64_any_dtype(values.dtype) or pd.api.types.is_timedelta64_dtype(values.dtype):
+        raise _date_error(text)
+    present = values.dropna()
+    if present.empty:
+        got = f"no value at all in column {text!r}"
+        raise MixturaError("E-feature-empty", got, "at least one value in each feature", "drop this column")
+    if all(isinstance(value, int | float | np.number | np.bool_) for value in present):
+        return Column(text)  # numbers that pandas holds as objects
+    if any(not isinstance(value, Hashable) for value in present):
+        got = f"lists or other containers in column {text!r}"
+        raise MixturaError("E-feature-type", got, "numbers, booleans or categories", "spread them over columns")
+    if all(isinstance(value, str) and _DATE.match(value) for value in present.iloc[:20]):
+        raise _date_error(text)
+    counts = pd.Series(as_labels(values)).value_counts()
+    return Column(text, tuple(sorted(counts.index[:_MAX_LEVELS])), has_rare_levels=len(counts) > _MAX_LEVELS)
+
+
+def _date_error(name: str) -> MixturaError:
+    fix = "derive numbers from it (hour, weekday, days since a start) or drop it"
+    return MixturaError("E-feature-date", f"dates in column {name!r}", "numbers or categories", fix)
+
+
+def _as_numbers(values: pd.Series, name: str | None) -> NDArray[np.float64]:
+    try:
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        got = f"text in column {name!r}, which held numbers in fit ({error})"
+        raise MixturaError("E-feature-type", got, "numbers", "correct these values") from error
+    if np.isinf(numbers).any():
+        raise MixturaError("E-feature-infinite", f"infinity in column {name!r}", "finite numbers", "clip or drop them")
+    return numbers
+
+
+def _quote(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

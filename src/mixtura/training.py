@@ -1,0 +1,223 @@
+"""Training: where a network starts, and the loop that fits it."""
+
+import copy
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from .errors import MixturaError
+from .families import AnyFamily
+from .mixture import Mixture
+from .scores import nll
+
+_MAX_SKIPPED_IN_A_ROW = 20
+_MAX_ROLLBACKS = 3
+
+
+@dataclass
+class FitReport:
+    """What happened while a network was fitted. All NLLs are means in nats; those of an estimator are in the user's
+    units of y, so that they compare with `score_samples`."""
+
+    train_nll: list[float] = field(default_factory=list)
+    """Mean over the steps of each epoch."""
+    valid_nll: list[float] = field(default_factory=list)
+    """On the held-out rows after each epoch (on the training rows where none are held out)."""
+    start_nll: float = math.nan
+    """On the same rows before the first step: near the unconditional density."""
+    best_epoch: int = -1
+    """Index of the epoch whose weights were kept; -1 where no epoch was better than the start."""
+    n_skipped_steps: int = 0
+    """Steps whose loss or gradient was not finite; none of them touched the weights."""
+    events: list[str] = field(default_factory=list)
+    """What a person should know, in words, in order."""
+    n_train_rows: int = 0
+    n_valid_rows: int = 0
+    seconds: float = 0.0
+
+    @property
+    def n_epochs(self) -> int:
+        """Number of epochs run."""
+        return len(self.valid_nll)
+
+    @property
+    def best_nll(self) -> float:
+        """Held-out NLL of the weights that were kept."""
+        return self.start_nll if self.best_epoch < 0 else self.valid_nll[self.best_epoch]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to learn from, in the network's units: features (n, p), targets (n,) or (n, D), positive weights (n,)."""
+
+    x: Float[Tensor, "n p"]
+    y: Float[Tensor, "n *event"]
+    weight: Float[Tensor, "n"]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def starting_mixture(
+    y: Float[Tensor, "n *event"], n_components: int, family: AnyFamily, sample_weight: Tensor, seed: int
+) -> Mixture:
+    """A mixture near the marginal density of y, with components spread over it and equal weights.
+
+    Rows are split into n_components groups, by quantiles of a scalar target and by k-means (on at most 10,000 rows) of
+    a vector one; each component is the family's own fit to a group. Groups without rows start as the fit to all rows.
+
+    Parameters
+    ----------
+    y : targets, (n,) or (n, D).
+    sample_weight : shape (n,), not negative.
+    seed : decides the rows and the start of k-means.
+    """
+    if y.ndim == 1:
+        order = y.argsort(stable=True)
+        reached = torch.empty_like(sample_weight)
+        reached[order] = sample_weight[order].cumsum(0) - 0.5 * sample_weight[order]
+        group = (reached / sample_weight.sum() * n_components).long().clamp(0, n_components - 1)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        some = torch.randperm(len(y), generator=generator)[:10_000]
+        y, sample_weight = y[some], sample_weight[some]
+        n_clusters = min(n_components, len(y.unique(dim=0)))
+        kmeans = KMeans(n_clusters, n_init=3, random_state=seed).fit(y.numpy(), sample_weight=sample_weight.numpy())
+        group = torch.as_tensor(kmeans.labels_, dtype=torch.long)
+    membership = nn.functional.one_hot(group, n_components).to(y) * sample_weight[:, None]
+    empty = membership.sum(0) == 0
+    membership[:, empty] = sample_weight[:, None]
+    components = family.fit(y, membership)
+    return Mixture(torch.zeros(n_components).to(y), components, validate_args=False)
+
+
+def train(
+    network: nn.Module,
+    rows: Rows,
+    valid_rows: Rows | None,
+    *,
+    max_epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    patience: int,
+    generator: torch.Generator,
+    on_epoch: Callable[[FitReport], None] | None = None,
+) -> FitReport:
+    """Fit a network that returns a `Mixture` by maximum likelihood, in place; keep the weights of its best epoch.
+
+    AdamW (weight decay on matrices only), gradients clipped at norm 1, the rate lowered when the held-out NLL stalls,
+    an end after `patience` epochs without gain. A step whose loss or gradient is not finite does not reach the
+    weights: it is counted, the rate is halved, and its batch is tried once more at the end of the epoch; after 20 such
+    steps in a row training goes back to the best weights.
+
+    Parameters
+    ----------
+    network : maps features (n, p) to a Mixture with batch_shape (n,).
+    rows, valid_rows : to learn from, and to decide when to stop; without the latter the former decide.
+    patience : epochs without a better held-out NLL before the end; the rate falls to a third at half of it.
+    generator : the order of the rows.
+    on_epoch : called with the report after every epoch.
+
+    Raises
+    ------
+    MixturaError : ``E-fit-diverged`` when going back three times does not help, or no epoch has a finite NLL.
+    """
+    start = time.perf_counter()
+    report = FitReport(n_train_rows=len(rows), n_valid_rows=0 if valid_rows is None else len(valid_rows))
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
+    n_skipped_in_a_row = n_rollbacks = 0
+    judges = rows if valid_rows is None else valid_rows
+    report.start_nll = evaluate_nll(network, judges)
+    best_state, last_drop = copy.deepcopy(network.state_dict()), 0
+
+    def scale_rate(factor: float) -> float:
+        for group in optimizer.param_groups:
+            group["lr"] *= factor
+        return optimizer.param_groups[0]["lr"]
+
+    for epoch in range(max_epochs):
+        network.train()
+        total = torch.zeros(())
+        n_steps = 0
+        order = torch.randperm(len(rows), generator=generator)
+        batches = deque((batch, True) for batch in order.split(batch_size))
+        while batches:
+            batch, may_retry = batches.popleft()
+            weight = rows.weight[batch]
+            # Times the batch's mean weight, so that a light batch steps less than a heavy one.
+            loss = nll(network(rows.x[batch]), rows.y[batch], weight) * weight.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+            if bool((loss + norm).isfinite()):
+                optimizer.step()
+                total += loss.detach()
+                n_steps += 1
+                n_skipped_in_a_row = 0
+                continue
+            report.n_skipped_steps += 1
+            n_skipped_in_a_row += 1
+            rate = scale_rate(0.5)
+            report.events.append(f"epoch {epoch}: a step was not finite and was skipped; learning rate now {rate:.2g}")
+            if n_skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
+                if n_rollbacks == _MAX_ROLLBACKS:
+                    raise _diverged(f"{n_skipped_in_a_row} steps in a row without a finite loss, in epoch {epoch}")
+                n_rollbacks, n_skipped_in_a_row = n_rollbacks + 1, 0
+                network.load_state_dict(best_state)
+                optimizer.state.clear()
+                report.events.append(
+                    f"epoch {epoch}: {_MAX_SKIPPED_IN_A_ROW} skipped in a row; back to the best weights"
+                )
+            if may_retry:
+                batches.append((batch, False))
+
+        report.train_nll.append((total / n_steps).item() if n_steps else math.nan)
+        report.valid_nll.append(evaluate_nll(network, judges))
+        if report.valid_nll[-1] < report.best_nll or not math.isfinite(report.best_nll):
+            report.best_epoch = epoch
+            best_state = copy.deepcopy(network.state_dict())
+        report.seconds = time.perf_counter() - start
+        if on_epoch is not None:
+            on_epoch(report)
+        stalled = epoch - max(report.best_epoch, last_drop)
+        if epoch - report.best_epoch >= patience:
+            report.events.append(f"epoch {epoch}: no better held-out NLL for {patience} epochs; stopped")
+            break
+        if stalled >= max(1, patience // 2):
+            last_drop = epoch
+            rate = scale_rate(1 / 3)
+            report.events.append(f"epoch {epoch}: held-out NLL stalls; learning rate now {rate:.2g}")
+    if not math.isfinite(report.best_nll):
+        raise _diverged(f"no finite NLL in {report.n_epochs} epochs")
+    network.load_state_dict(best_state)
+    network.eval()
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def _diverged(got: str) -> MixturaError:
+    fix = "lower learning_rate, raise scale_floor, or look for extreme values in X"
+    return MixturaError("E-fit-diverged", got, "finite losses", fix)
+
+
+@torch.no_grad()
+def evaluate_nll(network: nn.Module, rows: Rows, chunk_size: int = 16_384) -> float:
+    """Weighted mean NLL of a network on rows, in evaluation mode, in chunks that bound the memory."""
+    network.eval()
+    total = torch.zeros((), dtype=torch.float64)
+    for chunk in torch.arange(len(rows)).split(chunk_size):
+        total += nll(network(rows.x[chunk]), rows.y[chunk], rows.weight[chunk]).double() * rows.weight[chunk].sum()
+    return (total / rows.weight.sum()).item()

@@ -1,0 +1,216 @@
+"""The loss, the starts and the loop."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from mixtura import MDN, MLP, FitReport, MixturaError, Mixture, MixtureHead, get_family, nll
+from mixtura.training import Rows, evaluate_nll, starting_mixture, train
+
+SETTINGS = {"max_epochs": 20, "batch_size": 32, "learning_rate": 5e-3, "weight_decay": 1e-2, "patience": 20}
+
+
+def make_rows(n: int = 256, seed: int = 0) -> Rows:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, 1, generator=g)
+    y = torch.sign(torch.rand(n, generator=g) - 0.5) + 0.1 * torch.randn(n, generator=g)
+    return Rows(x, y, torch.ones(n))
+
+
+def make_network(n_components: int = 2, seed: int = 0) -> MDN:
+    g = torch.Generator().manual_seed(seed)
+    return MDN(MLP(1, (16,), g), MixtureHead(16, n_components, generator=g))
+
+
+def run(network: nn.Module, rows: Rows, valid: Rows | None = None, **settings) -> FitReport:
+    return train(network, rows, valid, **{**SETTINGS, **settings}, generator=torch.Generator().manual_seed(0))
+
+
+# The loss ------------------------------------------------------------------------------------------------------
+
+
+def test_one_component_is_heteroscedastic_regression():
+    loc, raw, y = (torch.randn(100, dtype=torch.float64) for _ in range(3))
+    scale = raw.exp()
+    closed_form = (scale.log() + (y - loc) ** 2 / (2 * scale**2) + 0.5 * math.log(2 * math.pi)).mean()
+    loss = nll(Mixture(torch.zeros(100, 1, dtype=torch.float64), Normal(loc[:, None], scale[:, None])), y)
+    torch.testing.assert_close(loss, closed_form, atol=1e-12, rtol=1e-12)
+
+
+def test_weighted_loss_is_that_of_repeated_rows():
+    mixture = MixtureHead(2, 3)(torch.randn(4, 2)).detach()
+    y, weight = torch.randn(4), torch.tensor([1.0, 0.0, 3.0, 2.0])
+    index = torch.tensor([0, 2, 2, 2, 3, 3])
+    torch.testing.assert_close(nll(mixture, y, weight), nll(mixture[index], y[index]))
+
+
+# Where it starts -----------------------------------------------------------------------------------------------
+
+
+def targets() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    n = 3000
+    two = np.where(rng.random((n, 1)) < 0.5, -1, 1) + 0.1 * rng.normal(size=(n, 2))
+    return {
+        "normal": rng.normal(size=n),
+        "two modes": two[:, 0],
+        "skewed": rng.lognormal(0, 0.8, n),
+        "uniform": rng.random(n),
+        "heavy tails": rng.standard_t(3, n),
+        "two coordinates": two,
+        "correlated": rng.normal(size=(n, 2)) @ np.array([[1.0, 0.9], [0.0, 0.3]]),
+        "ring": np.stack([np.cos(a := rng.uniform(0, 2 * np.pi, n)), np.sin(a)], 1) + 0.05 * rng.normal(size=(n, 2)),
+    }
+
+
+@pytest.mark.parametrize("n_components", [1, 2, 5, 10])
+@pytest.mark.parametrize("name", list(targets()))
+def test_the_first_loss_is_within_half_a_nat_of_the_marginal_gmm(name, n_components):
+    y = targets()[name]
+    y = (y - y.mean(0)) / y.std(0)
+    flat = y.reshape(len(y), -1)
+    gmm = GaussianMixture(n_components, n_init=2, random_state=0).fit(flat)
+    family = get_family("normal", None if y.ndim == 1 else y.shape[1])
+    target = torch.tensor(y, dtype=torch.float32)
+    start = starting_mixture(target, n_components, family, torch.ones(len(y)), seed=0)
+    g = torch.Generator().manual_seed(0)
+    network = MDN(MLP(3, (64, 64), g), MixtureHead(64, n_components, None if y.ndim == 1 else y.shape[1], generator=g))
+    network.head.start_from(start)
+    loss = nll(network(torch.randn(len(y), 3, generator=g)), target).item()
+    assert loss < -gmm.score(flat) + 0.5
+
+
+def test_starts_are_diverse_and_weigh_the_same():
+    y = torch.randn(500, generator=torch.Generator().manual_seed(0))
+    start = starting_mixture(y, 6, get_family("normal"), torch.ones(500), seed=0)
+    assert (start.components.loc.diff() > 0).all()
+    torch.testing.assert_close(start.weights, torch.full((6,), 1 / 6))
+
+
+@pytest.mark.parametrize("event", [(), (2,)])
+def test_starts_survive_fewer_rows_than_components_and_repeated_rows(event):
+    family = get_family("normal", event[0] if event else None)
+    for y in (torch.randn(3, *event), torch.zeros(50, *event), torch.ones(2, *event)):
+        start = starting_mixture(y, 5, family, torch.ones(len(y)), seed=0)
+        assert start.log_prob(y).isfinite().all()
+
+
+# The loop ------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_and_keeps_the_weights_of_the_best_epoch():
+    rows, valid, network = make_rows(), make_rows(seed=1), make_network()
+    before = evaluate_nll(network, valid)
+    report = run(network, rows, valid)
+    assert report.valid_nll[report.best_epoch] == min(report.valid_nll)
+    assert evaluate_nll(network, valid) == pytest.approx(min(report.valid_nll))
+    assert min(report.valid_nll) < before - 0.5
+    assert (report.n_train_rows, report.n_valid_rows, report.n_epochs) == (256, 256, len(report.train_nll))
+    assert report.seconds > 0
+
+
+def test_it_stops_early_and_says_so():
+    rows = make_rows(64)
+    valid = Rows(rows.x, torch.randn(64, generator=torch.Generator().manual_seed(3)) * 3, rows.weight)
+    report = run(make_network(), rows, valid, max_epochs=500, patience=8)
+    assert report.n_epochs < 500
+    assert report.n_epochs == report.best_epoch + 9
+    assert "stopped" in report.events[-1]
+
+
+class Poisoned(nn.Module):
+    """A network whose outputs or gradients are not finite at the calls given."""
+
+    def __init__(self, network: nn.Module, calls: set[int], value: float, in_gradient: bool):
+        super().__init__()
+        self.network, self.calls, self.value, self.in_gradient, self.n_calls = network, calls, value, in_gradient, 0
+
+    def forward(self, x: Tensor) -> Mixture:
+        if self.training:
+            self.n_calls += 1
+            if self.n_calls in self.calls:
+                bad = torch.full_like(x, self.value)
+                # sqrt at 0 has an infinite gradient: the loss is finite, the gradient is NaN
+                x = x + (nn.Parameter(bad * 0).abs().sqrt() * 0 if self.in_gradient else bad)
+                if self.in_gradient:
+                    weight = self.network.backbone[0].weight
+                    x = x + 0 * (weight - weight.detach()).abs().sum().sqrt()
+        return self.network(x)
+
+
+@pytest.mark.parametrize("in_gradient", [False, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_never_reaches_the_weights(value, in_gradient):
+    network = make_network()
+    seen: list[bool] = []
+    poisoned = Poisoned(network, {3, 4, 11}, value if not in_gradient else 0.0, in_gradient)
+
+    def watch(_: FitReport) -> None:
+        seen.append(all(bool(p.isfinite().all()) for p in network.parameters()))
+
+    report = train(poisoned, make_rows(), None, **SETTINGS, generator=torch.Generator().manual_seed(0), on_epoch=watch)
+    assert report.n_skipped_steps == 3
+    assert all(seen)
+    assert sum("skipped" in event for event in report.events) == 3
+    assert report.valid_nll[-1] < report.valid_nll[0]
+    assert poisoned.n_calls == 20 * 8 + 3  # each skipped batch was tried once more
+
+
+def test_a_network_that_is_never_finite_ends_in_a_coded_error():
+    with pytest.raises(MixturaError, match=r"\[E-fit-diverged\]"):
+        run(Poisoned(make_network(), set(range(1000)), math.nan, False), make_rows())
+
+
+def test_an_absurd_learning_rate_does_not_leave_nan_in_the_weights():
+    network = make_network()
+    report = run(network, make_rows(), learning_rate=1e6)
+    assert all(bool(p.isfinite().all()) for p in network.parameters())
+    assert math.isfinite(report.best_nll)
+    assert evaluate_nll(network, make_rows()) == pytest.approx(report.best_nll)
+
+
+def test_a_start_that_no_epoch_betters_is_kept():
+    rows, network = make_rows(), make_network()
+    before = copy.deepcopy(network.state_dict())
+    report = run(network, rows, max_epochs=2, learning_rate=1e8)
+    assert report.best_epoch == -1
+    assert report.best_nll == report.start_nll
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_training_is_reproducible_and_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    first, second = make_network(), make_network()
+    run(first, make_rows())
+    run(second, make_rows())
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_parameters_without_gradient_stay():
+    network = make_network()
+    network.backbone.requires_grad_(False)
+    before = copy.deepcopy(network.backbone.state_dict())
+    run(network, make_rows())
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.backbone.state_dict().items())
+
+
+def test_weights_count_as_repeated_rows_do():
+    """Full batches, no hold-out: a weight of 2 and a row given twice lead to the same fit."""
+    rows = make_rows(64)
+    weight = torch.where(torch.arange(64) % 2 == 0, 2.0, 1.0)
+    index = torch.arange(64).repeat_interleave(weight.long())
+    repeated = Rows(rows.x[index], rows.y[index], torch.ones(len(index)))
+    first, second = make_network(), make_network()
+    run(first, Rows(rows.x, rows.y, weight / weight.mean()), batch_size=1000)
+    run(second, repeated, batch_size=1000)
+    y = torch.linspace(-2, 2, 50)
+    torch.testing.assert_close(
+        first(torch.full((50, 1), 0.5)).log_prob(y), second(torch.full((50, 1), 0.5)).log_prob(y), atol=1e-2, rtol=1e-2
+    )
