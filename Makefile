@@ -31,7 +31,7 @@ demo: .venv/core  ## Learn p(y | x) from real taxi trips; pictures and a page in
 	$(BIN)/mixtura demo --output demo
 
 test: .venv/test  ## All tests but the slow statistical ones
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-statistical: .venv/test  ## The slow statistical tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 -m statistical

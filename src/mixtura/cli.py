@@ -17,6 +17,7 @@ from rich.table import Table
 from .demo import run_demo
 from .errors import MixturaError, MixturaWarning
 from .estimator import MDNRegressor, load
+from .storage import check_free
 
 app = typer.Typer(
     help="Mixtura learns the whole conditional density p(y | x) from a table.",
@@ -86,6 +87,7 @@ def fit(
 ) -> None:
     """Learn the density of a column given the others, and save the model."""
     with _one_line():
+        check_free(output)  # now, not after an hour of training
         data = read_table(table)
         _require(data, target + (drop or []), table)
         lacking = data[target].isna().any(axis=1)

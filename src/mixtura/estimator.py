@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from rich.console import Console
 from rich.progress import Progress
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -220,14 +220,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
         network = self._build_network(rows.x.shape[1], generator)
         network.head.start_from(starting_mixture(rows.y, self.n_components, network.head.family, rows.weight, seed))
-        progress = Progress(transient=True) if self.verbose else nullcontext()
-        with progress as bar:
-            task = None if bar is None else bar.add_task("fitting", total=self.max_epochs)
+        console = Console(stderr=True)
+        hidden = not (self.verbose and (console.is_terminal or console.is_jupyter))
+        with Progress(console=console, transient=True, disable=hidden) as bar:
+            task = bar.add_task("fitting", total=self.max_epochs)
 
             def show(report: FitReport) -> None:
-                if bar is not None and task is not None:
-                    text = f"fitting, held-out NLL {report.valid_nll[-1] + self._log_scale():.4f}"
-                    bar.update(task, completed=report.n_epochs, description=text)
+                text = f"fitting, held-out NLL {report.valid_nll[-1] + self._log_scale():.4f}"
+                bar.update(task, completed=report.n_epochs, description=text)
 
             report = train(
                 network,
@@ -239,7 +239,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 weight_decay=self.weight_decay,
                 patience=self.patience,
                 generator=generator,
-                on_epoch=show if self.verbose else None,
+                on_epoch=None if hidden else show,
             )
         report.train_nll = [loss + self._log_scale() for loss in report.train_nll]
         report.valid_nll = [loss + self._log_scale() for loss in report.valid_nll]

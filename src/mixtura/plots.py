@@ -83,7 +83,7 @@ def plot_density(
 
     ax = _axes(ax)
     if kind == "heatmap":
-        low, high = mixture.icdf(torch.tensor([[0.002], [0.998]]))
+        low, high = mixture.icdf([[0.002], [0.998]])
         bottom, top = (low.min().item(), high.max().item())
         if y is not None:
             bottom, top = min(bottom, _ends(y)[0]), max(top, _ends(y)[1])
@@ -94,9 +94,9 @@ def plot_density(
         ax.set_ylim(bottom, top)
     else:
         for coverage, alpha in zip(_BANDS, (0.2, 0.35, 0.5), strict=True):
-            low, high = mixture.icdf(torch.tensor([[(1 - coverage) / 2], [(1 + coverage) / 2]]))
+            low, high = mixture.icdf([[(1 - coverage) / 2], [(1 + coverage) / 2]])
             ax.fill_between(along, low, high, color=BLUE, alpha=alpha, lw=0, label=f"{coverage:.0%} interval")
-        ax.plot(along, mixture.icdf(torch.tensor(0.5)), color=INK, lw=1.5, label="median")
+        ax.plot(along, mixture.icdf(0.5), color=INK, lw=1.5, label="median")
         ax.legend(frameon=False)
     if y is not None:
         ax.scatter(table[column], np.asarray(y), s=5, color=INK, alpha=0.35, lw=0, zorder=3)
@@ -138,7 +138,7 @@ def plot_mixture(
 
 
 def _plot_scalar(mixture: Mixture, y: ArrayLike | None, coverage: float, ax: Axes) -> Axes:
-    levels = torch.tensor([0.001, (1 - coverage) / 2, 0.5, (1 + coverage) / 2, 0.999], dtype=torch.float64)
+    levels = [0.001, (1 - coverage) / 2, 0.5, (1 + coverage) / 2, 0.999]
     bottom, low, median, high, top = mixture.icdf(levels).tolist()
     margin = 0.05 * (top - bottom)
     grid = torch.linspace(bottom - margin, top + margin, 801, dtype=torch.float64)
@@ -157,7 +157,7 @@ def _plot_scalar(mixture: Mixture, y: ArrayLike | None, coverage: float, ax: Axe
     ax.set_ylim(bottom=0)
     ax.set_xlabel("y")
     ax.set_ylabel("density")
-    ax.legend(frameon=False)
+    ax.legend(edgecolor="none", framealpha=0.8)
     return ax
 
 
@@ -165,8 +165,7 @@ def _plot_map(mixture: Mixture, y: ArrayLike | None, coverage: float, ax: Axes, 
     if not ax.get_autoscale_on():  # limits that the caller has set
         ends = [ax.get_xlim(), ax.get_ylim()]
     else:
-        levels = torch.tensor([0.005, 0.995], dtype=torch.float64)
-        ends = [mixture.marginal(dim).icdf(levels).tolist() for dim in (0, 1)]
+        ends = [mixture.marginal(dim).icdf([0.005, 0.995]).tolist() for dim in (0, 1)]
     first, second = (torch.linspace(low, high, n_points, dtype=torch.float64) for low, high in ends)
     points = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)
     density = mixture.log_prob(points).exp().numpy()

@@ -35,9 +35,7 @@ def write_folder(path: str | os.PathLike[str], manifest: dict[str, Any], tensors
         can't be written.
     """
     path = Path(path)
-    if path.exists() and not (path / _MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        fix = "choose another path, or move what is there"
-        raise MixturaError("E-save-target", f"{path}, which is not a Mixtura model", "a new folder or a model", fix)
+    check_free(path)
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     content = {"format_version": FORMAT_VERSION, **manifest}
     content["sha256"] = _digest(content, data)
@@ -58,6 +56,19 @@ def write_folder(path: str | os.PathLike[str], manifest: dict[str, Any], tensors
     except OSError as error:
         fix = "check that the disk has room and the folder may be written"
         raise MixturaError("E-save-write", f"{error}", "a writable folder", fix) from error
+
+
+def check_free(path: str | os.PathLike[str]) -> None:
+    """Make sure that nothing but a model (or an empty folder) would be replaced at `path`.
+
+    Raises
+    ------
+    MixturaError : ``E-save-target``.
+    """
+    path = Path(path)
+    if path.exists() and not (path / _MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        fix = "choose another path, or move what is there"
+        raise MixturaError("E-save-target", f"{path}, which is not a Mixtura model", "a new folder or a model", fix)
 
 
 def read_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:

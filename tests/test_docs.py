@@ -1,0 +1,60 @@
+"""The shell blocks of README and docs (Python blocks are run by sybil, see conftest.py)."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mixtura import datasets
+from mixtura.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def shell_blocks() -> list[tuple[str, str]]:
+    return [
+        (f"{page.name}-{i}", block)
+        for page in PAGES
+        for i, block in enumerate(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL))
+    ]
+
+
+@pytest.mark.parametrize(("name", "block"), shell_blocks())
+def test_shell_blocks_do_what_they_say(name, block):
+    trips = datasets.load_taxi().head(150)
+    trips.to_csv("trips.csv", index=False)
+    trips.drop(columns="tip_usd").tail(5).to_csv("new.csv", index=False)
+    for line in filter(None, (line.split("#")[0].strip() for line in block.splitlines())):
+        words = shlex.split(line)
+        if words[0] == "make":  # `make -n` says what would be done: the target is there
+            subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        else:
+            assert words[0] == "mixtura", f"{name}: who runs {line!r}?"
+            done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+            assert done.exit_code == 0, done.output
+
+
+def test_every_fence_says_its_language():
+    for page in PAGES:
+        fences = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)
+        assert set(fences[::2]) <= {"python", "bash"}, page.name
+        assert set(fences[1::2]) <= {""}, page.name
+
+
+def test_the_readme_shows_a_short_snippet_at_once():
+    readme = (ROOT / "README.md").read_text()
+    first = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert first is not None
+    assert readme[: first.end()].count("\n") < 16
+    assert len(first.group(1).splitlines()) <= 12
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+?)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists() or target.startswith("docs/images/"), f"{page.name}: {target}"
