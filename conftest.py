@@ -1,15 +1,31 @@
 """Tests check the shapes that annotations promise, and run the code blocks of every page."""
 
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-install_import_hook("mixtura", "beartype.beartype")  # before the first import of mixtura
+
+def typechecker(function: Callable) -> Callable:
+    """beartype, with an int where a float is asked for."""
+    return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
+
+
+if "mixtura" in sys.modules:
+    raise ImportError("mixtura was imported before its types could be checked")
+# All layers that handle tensors; the estimator takes anything, and answers with coded errors.
+TYPED = ["families", "quantile", "mixture", "scores", "nets", "training", "tables", "storage", "datasets"]
+install_import_hook([f"mixtura.{module}" for module in TYPED], "conftest.typechecker")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from sybil import Sybil  # noqa: E402
 from sybil.parsers.markdown import PythonCodeBlockParser  # noqa: E402
+
+from mixtura import MixturaWarning  # noqa: E402
 
 pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"]).pytest()
 
@@ -21,7 +37,15 @@ def _in_a_folder_of_its_own(request: pytest.FixtureRequest, tmp_path: Path, monk
 
 
 @pytest.fixture(autouse=True)
-def _global_state_stays() -> object:
+def _warnings_are_errors() -> Iterator[None]:
+    """A warning of ours that no test expects is a failure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MixturaWarning)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _global_state_stays() -> Iterator[None]:
     """Library code touches neither torch's default dtype nor its threads nor its argument validation."""
     before = _global_state()
     yield

@@ -18,8 +18,8 @@ from rich.table import Table
 from sklearn.linear_model import LinearRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
-from sklearn.neural_network import MLPRegressor
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import SplineTransformer, StandardScaler
 from torch.distributions import MultivariateNormal, Normal
 
 from .datasets import load_taxi, make_inverse_sine
@@ -178,16 +178,13 @@ def ask_inverse(max_epochs: int) -> Section:
 
 _INVERSE_CAPTION = (
     "Left: least squares (orange) runs between the branches. Middle: the mixture's density finds all of them. "
-    "Right: p(t | x = 0.5), with its components; the orange line is the least-squares answer."
+    "Right: p(t | x = 0.4), with its components; the orange line is the least-squares answer."
 )
 
 
 def draw_inverse(model: MDNRegressor, X: NDArray[np.float64], y: NDArray[np.float64]) -> Figure:
     """Least squares beside the mixture on the inverse sine."""
-    least_squares = MLPRegressor(
-        hidden_layer_sizes=(64, 64), activation="tanh", solver="lbfgs", alpha=1e-3, max_iter=2000, random_state=0
-    )
-    least_squares.fit(X, y)
+    least_squares = make_pipeline(SplineTransformer(n_knots=10), LinearRegression()).fit(X, y)
     grid = np.linspace(X.min(), X.max(), 300)[:, None]
     figure = Figure(figsize=(12, 3.7), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -198,9 +195,9 @@ def draw_inverse(model: MDNRegressor, X: NDArray[np.float64], y: NDArray[np.floa
     plot_density(model, X, feature=0, ax=middle)
     middle.set(title="mixture density network", xlabel="x", ylabel="t")
     left.set_ylim(middle.get_ylim())
-    plot_mixture(model.predict_dist([[0.5]])[0], ax=right)
-    right.axvline(least_squares.predict([[0.5]]).item(), color=ORANGE, lw=2)
-    right.set(title="p(t | x = 0.5)", xlabel="t")
+    plot_mixture(model.predict_dist([[0.4]])[0], ax=right)
+    right.axvline(least_squares.predict([[0.4]]).item(), color=ORANGE, lw=2)
+    right.set(title="p(t | x = 0.4)", xlabel="t")
     return figure
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -173,7 +173,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         y: Any,
         sample_weight: ArrayLike | None = None,
         eval_set: tuple[Any, Any] | None = None,
-    ) -> Self:
+    ) -> MDNRegressor:
         """Learn p(y | x).
 
         Parameters
@@ -457,7 +457,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         write_folder(path, manifest, tensors)
 
     @classmethod
-    def _from_state(cls, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+    def _from_state(cls, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> MDNRegressor:
         """The fitted model that `save` described. Raises whatever an ill-formed description leads to."""
 
         def part(prefix: str) -> dict[str, Tensor]:

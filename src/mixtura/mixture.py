@@ -131,12 +131,12 @@ class Mixture(Distribution):
     # Moments --------------------------------------------------------------------------------------------------
 
     @property
-    def mean(self) -> Float[Tensor, "*batch *event"]:
+    def mean(self) -> Float[Tensor, "*batch_event"]:
         """E[Y]. On a multi-valued target it may lie where no data are: look at the density too."""
         return (self._event_weights() * self.components.mean).sum(self._component_axis)
 
     @property
-    def variance(self) -> Float[Tensor, "*batch *event"]:
+    def variance(self) -> Float[Tensor, "*batch_event"]:
         """Var[Y], elementwise: mean of the components' variances plus variance of their means."""
         between = (self.components.mean - self.mean.unsqueeze(self._component_axis)).square()
         return (self._event_weights() * (self.components.variance + between)).sum(self._component_axis)
