@@ -345,6 +345,8 @@ TABLE, PRICE = make_table(40)
         ("E-target-shape", X0, np.zeros((40, 2, 2)), {}),
         ("E-target-constant", X0, np.full(40, 7.0), {}),
         ("E-target-constant", X0, np.stack([Y0, np.ones(40)], 1), {}),
+        ("E-target-scale", X0, 1e200 * Y0, {}),
+        ("E-target-scale", X0, 1e-200 * Y0, {}),
         ("E-input-length", X0, Y0[:39], {}),
         ("E-too-few-rows", X0[:1], Y0[:1], {}),
         ("E-features", X0[:0], Y0[:0], {}),
@@ -386,6 +388,24 @@ def test_errors_of_the_answers_are_coded(fitted):
         quick().fit(X0, Y0, sample_weight=np.zeros(40))
     with pytest.raises(MixturaError, match=r"\[E-too-few-rows\]"):
         quick().fit(X0, Y0, sample_weight=np.arange(40) == 7)
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was():
+    model = quick(max_epochs=2).fit(TABLE, PRICE)
+    before = model.predict(TABLE)
+    for X, y in ((X0, np.full(40, np.nan)), (X0, np.full(40, 1.0)), (X0[:1], Y0[:1])):
+        with pytest.raises(MixturaError):
+            model.fit(X, y)
+    assert np.array_equal(model.predict(TABLE), before)
+    with pytest.raises(MixturaError, match=r"\[E-not-fitted\]"):
+        _predict_after_failure()
+
+
+def _predict_after_failure():
+    model = quick()
+    with pytest.raises(MixturaError):
+        model.fit(X0, np.full(40, 1.0))
+    model.predict(X0)
 
 
 def test_a_constant_target_is_named():

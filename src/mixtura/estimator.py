@@ -185,8 +185,17 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
         Raises
         ------
-        MixturaError : with a code that says which input does not fit, and how to mend it (docs/errors.md).
+        MixturaError : with a code that says which input does not fit, and how to mend it (docs/errors.md). A model
+            that was fitted before stays as it was.
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, y, sample_weight, eval_set)
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: tuple[Any, Any] | None) -> MDNRegressor:
         self._check_parameters()
         X = self._check_features(X, reset=True)
         target = self._check_target(y, reset=True)
@@ -194,7 +203,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             check_consistent_length(X, target)
         with _coded("E-sample-weight", "one weight >= 0 for each row"):
             weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        counted = weight > 1e-30 * weight.max(initial=0)
+        weight = weight / weight.max()
+        counted = weight > 1e-30  # what float32 can still weigh
         n_counted = int(counted.sum())
         if n_counted < 2:
             got = f"n_samples = {len(target)}, {n_counted} of positive weight"
@@ -206,8 +216,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         seed = int(random.randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
         self.encoder_ = TableEncoder().fit(X, weight)
-        self.y_scaler_ = StandardScaler().fit(target.reshape(len(target), -1), sample_weight=weight)
-        self._check_varies(target)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
+            self.y_scaler_ = StandardScaler().fit(target.reshape(len(target), -1), sample_weight=weight)
+        self._check_spread(target)
         rows = self._rows(self.encoder_.transform(X), target, weight)
         valid_rows = None
         if eval_set is not None:
@@ -278,12 +289,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         names = list(map(str, y.columns)) if isinstance(y, pd.DataFrame) else [getattr(y, "name", None)]
         if isinstance(y, pd.Series | pd.DataFrame):
             frame = y.to_frame() if isinstance(y, pd.Series) else y
-            text = [str(name) for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
-            text = [name for name in text if frame[name].map(lambda value: isinstance(value, str)).any()]
-            if text:
-                got, fix = f"text in target {text[0]!r}", "correct or drop these rows, or choose another target"
-                raise MixturaError("E-target-text", got, "numbers", fix)
-            y = y.to_numpy(dtype=np.float64, na_value=np.nan)
+            for i, dtype in enumerate(frame.dtypes):
+                values = frame.iloc[:, i]
+                if not pd.api.types.is_numeric_dtype(dtype) and values.map(lambda value: isinstance(value, str)).any():
+                    got, fix = f"text in target {names[i]!r}", "correct or drop these rows, or choose another target"
+                    raise MixturaError("E-target-text", got, "numbers", fix)
+            with _coded("E-target-type", "an array of numbers"):
+                y = y.to_numpy(dtype=np.float64, na_value=np.nan)
         if issparse(y):
             raise MixturaError("E-target-type", f"a sparse {type(y).__name__}", "a dense array", "call y.toarray()")
         with _coded("E-target-type", "an array of numbers"):
@@ -303,14 +315,17 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             raise MixturaError("E-target-shape", got, expected, "give the target that fit had")
         return target[:, 0] if target.shape[1:] == (1,) else target
 
-    def _check_varies(self, target: NDArray[np.float64]) -> None:
-        constant = np.ptp(target.reshape(len(target), -1), axis=0) <= 4 * np.finfo(np.float64).eps * np.abs(
-            np.atleast_1d(self.y_scaler_.mean_)
-        )
-        if constant.any():
-            name = f" {self.target_names_[int(constant.argmax())]!r}" if self.target_names_ else ""
-            fix = "drop it: a constant needs no model"
-            raise MixturaError("E-target-constant", f"a target{name} with a single value", "values that differ", fix)
+    def _check_spread(self, target: NDArray[np.float64]) -> None:
+        columns = target.reshape(len(target), -1)
+        largest, spread = np.abs(columns).max(axis=0), np.ptp(columns, axis=0)
+        scale = np.asarray(self.y_scaler_.scale_)
+        for i, name in enumerate(self.target_names_ or map(str, range(columns.shape[1]))):
+            if spread[i] <= 4 * np.finfo(np.float64).eps * largest[i]:
+                got, fix = f"target {name!r} with a single value", "drop it: a constant needs no model"
+                raise MixturaError("E-target-constant", got, "values that differ", fix)
+            if not np.isfinite(scale[i]) or self.y_scaler_.var_[i] == 0:
+                got, fix = f"target {name!r} with a spread of {spread[i]:.1e}", "multiply it by a power of ten"
+                raise MixturaError("E-target-scale", got, "a spread between 1e-150 and 1e150", fix)
 
     def _eval_rows(self, eval_set: tuple[Any, Any]) -> Rows:
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
