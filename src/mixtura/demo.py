@@ -291,11 +291,12 @@ _STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
   max-width: 62rem; padding: 2rem 1.2rem; }
 h1 { font-size: 1.9rem; margin: 0 0 .3rem; } h2 { margin-top: 2.6rem; }
-figure { margin: 1.2rem 0; } img { max-width: 100%; background: #fff; border-radius: 6px; }
+figure { margin: 1.2rem 0; overflow-x: auto; }
+img { width: 100%; min-width: 44rem; background: #fff; border-radius: 6px; }
 figcaption { font-size: .88rem; opacity: .8; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .9rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; } tr.best { font-weight: 600; background: var(--card); }
+th:first-child, td:first-child { text-align: left; white-space: nowrap; } tr.best { font-weight: 600; background: var(--card); }
 """
 
 
