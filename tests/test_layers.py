@@ -19,8 +19,8 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"nets"},
     {"training"},
     {"tables", "storage", "datasets"},
-    {"estimator", "metrics"},
-    {"plots"},
+    {"estimator"},
+    {"metrics", "plots"},
     {"demo"},
     {"cli"},
 ]

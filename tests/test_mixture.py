@@ -203,6 +203,58 @@ def test_icdf_is_differentiable():
     assert torch.autograd.gradcheck(quantile, (logits, loc, scale, level))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_gradients_do_not_change_the_answer_nor_poison_other_rows(dtype):
+    loc = torch.tensor([-60.0, 60.0], dtype=dtype, requires_grad=True)  # the median lies where cdf and density vanish
+    levels = torch.tensor([0.0, 0.3, 0.5, 0.7, 1.0], dtype=dtype)
+    quantiles = Mixture(torch.zeros(2, dtype=dtype), Normal(loc, 1.0)).icdf(levels)
+    expected = Mixture(torch.zeros(2, dtype=dtype), Normal(loc.detach(), 1.0)).icdf(levels)
+    assert torch.equal(quantiles, expected)
+    (gradient,) = torch.autograd.grad(quantiles[1], loc, retain_graph=True)
+    torch.testing.assert_close(gradient, torch.tensor([1.0, 0.0], dtype=dtype))
+    (gradient,) = torch.autograd.grad(quantiles[2], loc)
+    torch.testing.assert_close(gradient, torch.tensor([0.5, 0.5], dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("k", [2, 3, 6, 8, 10, 12, 20])
+def test_the_median_of_equal_modes_is_in_the_middle_although_weights_are_rounded(k, dtype):
+    mixture = Mixture(torch.zeros(k, dtype=dtype), Normal(100 * torch.arange(k, dtype=dtype), 1.0))
+    assert mixture.icdf(0.5).item() == pytest.approx(50 * (k - 1), rel=1e-6)
+
+
+def test_the_cdf_is_a_probability_also_where_weights_sum_to_more_than_1():
+    for k in range(1, 50):
+        mixture = Mixture(torch.zeros(k, dtype=F64), Normal(torch.zeros(k, dtype=F64), 1.0))
+        assert mixture.cdf(50.0) <= 1
+        assert mixture.icdf(mixture.cdf(50.0)) > 5
+
+
+def test_mixed_dtypes_are_promoted():
+    mixture = Mixture(torch.zeros(2), Normal(torch.tensor([1000.0, 1001.0], dtype=F64), 1e-3))
+    assert mixture.dtype == mixture.log_prob(1000.0).dtype == F64
+    assert mixture.cdf(mixture.icdf(0.75)).item() == pytest.approx(0.75, abs=1e-12)
+
+
+def test_derived_mixtures_are_the_same_to_the_bit(make):
+    mixture = make(6)
+    y = mixture.sample()
+    whole = mixture.log_prob(y)
+    for derived in (mixture.detach(), mixture.expand((6,)), mixture[:], mixture.to(F64)):
+        assert torch.equal(derived.log_prob(y), whole)
+        assert torch.equal(derived.logits, mixture.logits)
+    assert torch.equal(torch.stack([mixture[i].log_prob(y[i]) for i in range(6)]), whole)
+    with pytest.raises(MixturaError, match=r"\[E-value-nan\]"):
+        mixture[0].log_prob(torch.full_like(y[0], torch.nan))
+    assert mixture.expand((1000, 6)).logits.stride()[0] == 0  # nothing is copied
+
+
+def test_moments_keep_their_digits_in_float32_far_from_the_origin(generator):
+    far = Mixture(torch.randn(3, generator=generator), Normal(torch.full((3,), 1e6), torch.full((3,), 0.1)))
+    assert far.mean == 1e6
+    assert far.stddev.item() == pytest.approx(0.1, rel=1e-5)
+
+
 def test_quantiles_of_many_rows_at_once_are_those_of_each_alone():
     mixture = make_scalar(50, k=7)
     levels = torch.tensor([0.05, 0.5, 0.95], dtype=F64)
@@ -364,6 +416,10 @@ def test_the_largest_uniform_number_still_picks_a_component(monkeypatch):
         ("E-marginal-dim", lambda: make_vector(3).marginal(2)),
         ("E-quantile-range", lambda: make_scalar(3).icdf(torch.tensor(95.0))),
         ("E-quantile-range", lambda: make_scalar(3).icdf(torch.tensor(torch.nan))),
+        ("E-value-shape", lambda: make_scalar(4).icdf([0.1, 0.5, 0.9])),
+        ("E-value-shape", lambda: make_scalar(4).affine(torch.zeros(3), 1.0)),
+        ("E-value-shape", lambda: make_scalar(4).affine(torch.zeros(2, 4), 1.0)),
+        ("E-value-shape", lambda: pool([make_scalar(4), make_scalar(3)])),
         ("E-affine-zero", lambda: make_scalar(3).affine(0.0, 0.0)),
         ("E-pool-empty", lambda: pool([])),
         ("E-pool-mismatch", lambda: pool([make_scalar(3), make_vector(3)])),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mixtura import MLP, MixturaError, Mixture, MixtureHead, nll
+from mixtura import MDN, MLP, MixturaError, Mixture, MixtureHead, nll
 
 
 @pytest.mark.parametrize("m", [1, 4, 10])
@@ -69,6 +69,9 @@ def test_the_weight_floor_keeps_a_dead_components_gradient_alive():
     "parameters",
     [
         {"n_components": 0},
+        {"n_components": 2.0},
+        {"in_features": 0},
+        {"event_size": 0},
         {"weight_floor": 0.25},
         {"weight_floor": -0.1},
         {"scale_floor": -1.0},
@@ -78,7 +81,7 @@ def test_the_weight_floor_keeps_a_dead_components_gradient_alive():
 )
 def test_heads_refuse_what_makes_no_sense(parameters):
     with pytest.raises(MixturaError, match=r"\[E-head-parameter\]"):
-        MixtureHead(8, **{"n_components": 4, **parameters})
+        MixtureHead(**{"in_features": 8, "n_components": 4, **parameters})
 
 
 def test_unknown_families_are_refused():
@@ -93,6 +96,23 @@ def test_a_generator_decides_the_initial_weights_and_the_global_one_stays():
     first, second = (MLP(3, (8,), torch.Generator().manual_seed(1)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_start_of_another_kind_is_refused():
+    head = MixtureHead(6, 3, 2)
+    for other in (MixtureHead(6, 4, 2), MixtureHead(6, 3, 2, covariance_type="diag"), MixtureHead(6, 3)):
+        with pytest.raises(MixturaError, match=r"\[E-head-parameter\]"):
+            head.start_from(other(torch.zeros(1, 6))[0])
+    with pytest.raises(MixturaError, match=r"\[E-head-parameter\]"):
+        head.start_from(head(torch.zeros(5, 6)))
+
+
+def test_scales_do_not_explode_outside_the_features():
+    network = MDN(MLP(1, (16,)), MixtureHead(16, 2))
+    for parameter in network.parameters():
+        nn.init.ones_(parameter)
+    near, far = network(torch.tensor([[1.0], [1000.0]])).stddev
+    assert far / near < 2000  # in proportion, where an exponential would overflow
 
 
 @pytest.mark.parametrize("weight_floor", [0.0, 1e-3])

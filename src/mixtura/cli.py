@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 _out = Console()
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
 _CHUNK_ROWS = 8_192
+_PARQUET = (".parquet", ".pq")
 
 
 @contextmanager
@@ -45,8 +47,8 @@ def _one_line() -> Iterator[None]:
                 _err.print(f"warning: {text}", style="yellow", markup=False)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV (also compressed) or Parquet file as a data frame.
+def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A CSV (also compressed) or Parquet file as a data frame; `text_columns` keep their spelling (a code 01 stays 01).
 
     Raises
     ------
@@ -55,12 +57,17 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise MixturaError("E-file-missing", f"{path}, which is no file", "a CSV or Parquet file", "check the path")
     try:
-        table = pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else pd.read_csv(path)
+        if path.suffix.lower() in _PARQUET:
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, dtype=dict.fromkeys(text_columns, str), low_memory=False)
+            if not isinstance(table.index, pd.RangeIndex):
+                raise ValueError("rows have more fields than the header; is there a comma too many?")
     except pd.errors.EmptyDataError:
         table = pd.DataFrame()
-    except (ValueError, OSError, ImportError, pd.errors.ParserError) as error:
-        reason = str(error).strip().splitlines()[0]
-        fix = "save the table as CSV with a header, or as Parquet (which needs mixtura[parquet])"
+    except Exception as error:  # whatever pandas, a decompressor or pyarrow may raise on a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        fix = "save the table as CSV (UTF-8, with a header), or as Parquet (which needs mixtura[parquet])"
         raise MixturaError("E-file-format", f"{path}, which can't be read ({reason})", "a table", fix) from error
     if table.empty:
         raise MixturaError("E-file-empty", f"{path}, which has no rows", "a header and rows", "check the export")
@@ -70,9 +77,9 @@ def read_table(path: Path) -> pd.DataFrame:
 def _require(table: pd.DataFrame, names: list[str], path: Path) -> None:
     missing = [name for name in names if name not in table.columns]
     if missing:
-        known = ", ".join(map(str, table.columns[:20])) + (", ..." if table.shape[1] > 20 else "")
+        known = ", ".join(map(repr, table.columns[:20])) + (", ..." if table.shape[1] > 20 else "")
         got = f"no column {', '.join(map(repr, missing))} in {path}"
-        raise MixturaError("E-column-missing", got, f"one of {known}", "check the spelling")
+        raise MixturaError("E-column-missing", got, f"one of {known}", "check spelling and separator")
 
 
 @app.command()
@@ -88,6 +95,8 @@ def fit(
     """Learn the density of a column given the others, and save the model."""
     with _one_line():
         check_free(output)  # now, not after an hour of training
+        _random_state(random_state)
+        target = list(dict.fromkeys(target))
         data = read_table(table)
         _require(data, target + (drop or []), table)
         lacking = data[target].isna().any(axis=1)
@@ -119,16 +128,28 @@ def predict(
     with _one_line():
         fitted = load(model)
         levels = _parse_levels(quantiles)
-        data = read_table(table)
+        columns = fitted.encoder_.columns_
+        data = read_table(table, [column.name for column in columns if column.is_category and column.name])
         names = list(getattr(fitted, "feature_names_in_", []))
         _require(data, names, table)
+        X = data[names] if names else data.to_numpy()  # a model that was fitted on an array
+        random = _random_state(random_state)
         starts = range(0, len(data), _CHUNK_ROWS)
         chunks = track(starts, "predicting", console=_err, transient=True, disable=len(starts) == 1)
-        parts = [
-            _predict_chunk(fitted, data[names].iloc[start : start + _CHUNK_ROWS], levels, samples, random_state + start)
-            for start in chunks
-        ]
+        parts = [_predict_chunk(fitted, X[start : start + _CHUNK_ROWS], levels, samples, random) for start in chunks]
         _write_table(pd.concat(parts, ignore_index=True), output)
+
+
+def _random_state(seed: int) -> np.random.RandomState:
+    if not 0 <= seed < 2**32:
+        raise MixturaError("E-parameter", f"--random-state {seed}", "0 <= seed < 2**32", "choose another seed")
+    return np.random.RandomState(seed)
+
+
+def _target_names(model: MDNRegressor) -> list[str]:
+    """The target's names, or y, or y0, y1... where it had none."""
+    n_targets = model.y_scaler_.n_features_in_
+    return model.target_names_ or (["y"] if n_targets == 1 else [f"y{i}" for i in range(n_targets)])
 
 
 def _parse_levels(text: str) -> list[float]:
@@ -141,19 +162,25 @@ def _parse_levels(text: str) -> list[float]:
 
 
 def _predict_chunk(
-    model: MDNRegressor, X: pd.DataFrame, levels: list[float], n_samples: int, seed: int
+    model: MDNRegressor,
+    X: pd.DataFrame | np.ndarray,
+    levels: list[float],
+    n_samples: int,
+    random: np.random.RandomState,
 ) -> pd.DataFrame:
     mean, std = model.predict(X, return_std=True)
     n = len(X)
     mean, std = mean.reshape(n, -1), std.reshape(n, -1)
     quantiles = model.predict_quantiles(X, levels).reshape(n, mean.shape[1], len(levels))
-    draws = model.sample(X, n_samples, seed).reshape(n, n_samples, -1) if n_samples else np.empty((n, 0, mean.shape[1]))
+    draws = (
+        model.sample(X, n_samples, random).reshape(n, n_samples, -1) if n_samples else np.empty((n, 0, mean.shape[1]))
+    )
     columns: dict[str, np.ndarray] = {}
-    targets = model.target_names_ or ["y"]
+    targets = _target_names(model)
     for dim, name in enumerate(targets):
         prefix = f"{name}_" if len(targets) > 1 else ""
         columns |= {f"{prefix}mean": mean[:, dim], f"{prefix}std": std[:, dim]}
-        columns |= {f"{prefix}q{level:g}": quantiles[:, dim, i] for i, level in enumerate(levels)}
+        columns |= {f"{prefix}q{level}": quantiles[:, dim, i] for i, level in enumerate(levels)}
         columns |= {f"{prefix}sample_{i + 1}": draws[:, i, dim] for i in range(n_samples)}
     return pd.DataFrame(columns)
 
@@ -162,9 +189,9 @@ def _write_table(table: pd.DataFrame, path: Path | None) -> None:
     if path is None:
         table.to_csv(sys.stdout, index=False)
         return
-    staging = path.with_name(f".{path.name}.partial")
+    staging = path.parent / f".partial.{path.name}"  # with the suffix, from which pandas takes the compression
     try:
-        table.to_parquet(staging) if path.suffix in (".parquet", ".pq") else table.to_csv(staging, index=False)
+        table.to_parquet(staging) if path.suffix.lower() in _PARQUET else table.to_csv(staging, index=False)
         staging.replace(path)
     except (OSError, ImportError) as error:
         staging.unlink(missing_ok=True)
@@ -183,15 +210,16 @@ def info(model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` m
 
 def _print_info(model: MDNRegressor, path: Path) -> None:
     report = model.fit_report_
-    table = Table(title=str(path), show_header=False, title_justify="left")
+    table = Table(title=escape(str(path)), show_header=False, title_justify="left")
     features = [column.name or f"x{i}" for i, column in enumerate(model.encoder_.columns_)]
-    table.add_row("target", ", ".join(model.target_names_ or ["y"]))
-    table.add_row(f"features ({len(features)})", ", ".join(features))
+    table.add_row("target", escape(", ".join(_target_names(model))))
+    table.add_row(f"features ({len(features)})", escape(", ".join(features)))
     table.add_row("mixture", f"{model.n_components} components, {model.network_.head.family!r}")
     table.add_row("rows", f"{report.n_train_rows} to learn from, {report.n_valid_rows} held out")
+    kept = "the start" if report.best_epoch < 0 else f"epoch {report.best_epoch}"
     held_out = "held-out NLL" if report.n_valid_rows else "NLL on the training rows"
     table.add_row(held_out, f"{report.best_nll:.4f} nats (lower is better; it may be negative)")
-    table.add_row("training", f"{report.n_epochs} epochs in {report.seconds:.1f} s, epoch {report.best_epoch} kept")
+    table.add_row("training", f"{report.n_epochs} epochs in {report.seconds:.1f} s, {kept} kept")
     if report.n_skipped_steps:
         table.add_row("skipped steps", str(report.n_skipped_steps))
     _out.print(table)

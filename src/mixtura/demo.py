@@ -296,7 +296,8 @@ img { width: 100%; min-width: 44rem; background: #fff; border-radius: 6px; }
 figcaption { font-size: .88rem; opacity: .8; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .9rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; white-space: nowrap; } tr.best { font-weight: 600; background: var(--card); }
+th:first-child, td:first-child { text-align: left; white-space: nowrap; }
+tr.best { font-weight: 600; background: var(--card); }
 """
 
 

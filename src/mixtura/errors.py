@@ -4,11 +4,18 @@ Every code has an entry in docs/errors.md; a test keeps the two in step.
 """
 
 
-def _compose(code: str, got: str, expected: str, fix: str) -> str:
-    return f"[{code}] got {got}; expected {expected}. Fix: {fix}."
+class _Coded(Exception):
+    """Four parts that make one text."""
+
+    def __init__(self, code: str, got: str, expected: str, fix: str):
+        super().__init__(f"[{code}] got {got}; expected {expected}. Fix: {fix}.")
+        self.code, self.got, self.expected, self.fix = code, got, expected, fix
+
+    def __reduce__(self):
+        return type(self), (self.code, self.got, self.expected, self.fix)
 
 
-class MixturaError(ValueError):
+class MixturaError(_Coded, ValueError):
     """Bad input, said in four parts: a stable code, what was got, what was expected, how to fix it.
 
     Parameters
@@ -24,17 +31,6 @@ class MixturaError(ValueError):
     mixtura.errors.MixturaError: [E-quantile-range] got q = 1.5; expected numbers in [0, 1]. Fix: divide by 100.
     """
 
-    def __init__(self, code: str, got: str, expected: str, fix: str):
-        super().__init__(_compose(code, got, expected, fix))
-        self.code, self.got, self.expected, self.fix = code, got, expected, fix
 
-    def __reduce__(self):
-        return type(self), (self.code, self.got, self.expected, self.fix)
-
-
-class MixturaWarning(UserWarning):
+class MixturaWarning(_Coded, UserWarning):
     """Something that works but that the user should know, with the same four parts as an error."""
-
-    def __init__(self, code: str, got: str, expected: str, fix: str):
-        super().__init__(_compose(code, got, expected, fix))
-        self.code, self.got, self.expected, self.fix = code, got, expected, fix

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -34,7 +33,7 @@ from .families import FAMILIES, get_family
 from .mixture import Mixture
 from .nets import MDN, MLP, MixtureHead
 from .storage import corrupt, read_folder, write_folder
-from .tables import TableEncoder
+from .tables import TableEncoder, is_date
 from .training import FitReport, Rows, starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
@@ -46,6 +45,10 @@ class NotFitted(MixturaError, NotFittedError):
     """A question to a model that has not been fitted; scikit-learn's own type and ours."""
 
 
+class WrongType(MixturaError, TypeError):
+    """Input of a type that no table or target has; scikit-learn asks for a TypeError there, and it is ours too."""
+
+
 def _is_int(least: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
@@ -55,13 +58,24 @@ def _is_real(low: float, high: float) -> Callable[[Any], bool]:
 
 
 def _is_layers(value: Any) -> bool:
-    return isinstance(value, Sequence) and all(_is_int(1)(size) for size in value)
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(_is_int(1)(size) for size in value)
+
+
+def _is_one_of(*names: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value in names
+
+
+def _is_seed(value: Any) -> bool:
+    return value is None or isinstance(value, np.random.RandomState) or (_is_int(0)(value) and int(value) < 2**32)
+
+
+_FAMILY_NAMES = tuple(dict.fromkeys(family.name for family in FAMILIES))
 
 
 _CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "n_components": (_is_int(1), "an integer >= 1"),
-    "family": (lambda value: value in {family.name for family in FAMILIES}, "the name of a registered family"),
-    "covariance_type": (lambda value: value in {"full", "diag", "spherical"}, "'full', 'diag' or 'spherical'"),
+    "family": (_is_one_of(*_FAMILY_NAMES), f"one of {', '.join(map(repr, _FAMILY_NAMES))}"),
+    "covariance_type": (_is_one_of("full", "diag", "spherical"), "'full', 'diag' or 'spherical'"),
     "hidden_layer_sizes": (_is_layers, "a sequence of integers >= 1"),
     "scale_floor": (lambda value: value is None or _is_real(0, np.inf)(value), "None or a finite number >= 0"),
     "weight_floor": (_is_real(0, 1), "a number >= 0 and < 1/n_components"),
@@ -71,11 +85,8 @@ _CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weight_decay": (_is_real(0, np.inf), "a finite number >= 0"),
     "patience": (_is_int(1), "an integer >= 1"),
     "validation_fraction": (_is_real(0, 1), "a number >= 0 and < 1"),
-    "random_state": (
-        lambda value: value is None or _is_int(0)(value) or isinstance(value, np.random.RandomState),
-        "None, an integer >= 0 or a RandomState",
-    ),
-    "verbose": (lambda value: isinstance(value, bool | Integral), "True or False"),
+    "random_state": (_is_seed, "None, an integer >= 0 and < 2**32, or a RandomState"),
+    "verbose": (lambda value: isinstance(value, bool | np.bool_ | Integral), "True or False"),
 }
 
 
@@ -190,7 +201,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         """
         before = dict(self.__dict__)
         try:
-            return self._fit(X, y, sample_weight, eval_set)
+            with torch.inference_mode(False), torch.enable_grad():
+                return self._fit(X, y, sample_weight, eval_set)
         except BaseException:
             self.__dict__ = before
             raise
@@ -224,13 +236,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if eval_set is not None:
             valid_rows = self._eval_rows(eval_set)
         elif self.validation_fraction > 0 and n_counted >= _FEWEST_ROWS_TO_HOLD_OUT:
-            keep, held_out = train_test_split(
-                np.arange(n_counted), test_size=self.validation_fraction, random_state=random
-            )
+            n_held_out = min(max(1, round(float(self.validation_fraction) * n_counted)), n_counted - 2)
+            keep, held_out = train_test_split(np.arange(n_counted), test_size=n_held_out, random_state=random)
             rows, valid_rows = _take(rows, keep), _take(rows, held_out)
 
         network = self._build_network(rows.x.shape[1], generator)
-        network.head.start_from(starting_mixture(rows.y, self.n_components, network.head.family, rows.weight, seed))
+        network.head.start_from(
+            starting_mixture(rows.y, int(self.n_components), network.head.family, rows.weight, seed)
+        )
         console = Console(stderr=True)
         hidden = not (self.verbose and (console.is_terminal or console.is_jupyter))
         with Progress(console=console, transient=True, disable=hidden) as bar:
@@ -244,11 +257,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 network,
                 rows,
                 valid_rows,
-                max_epochs=self.max_epochs,
-                batch_size=self.batch_size or (32 if len(rows) < 5_000 else 256),
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
-                patience=self.patience,
+                max_epochs=int(self.max_epochs),
+                batch_size=int(self.batch_size or (32 if len(rows) < 5_000 else 256)),
+                learning_rate=float(self.learning_rate),
+                weight_decay=float(self.weight_decay),
+                patience=int(self.patience),
                 generator=generator,
                 on_epoch=None if hidden else show,
             )
@@ -294,6 +307,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 if not pd.api.types.is_numeric_dtype(dtype) and values.map(lambda value: isinstance(value, str)).any():
                     got, fix = f"text in target {names[i]!r}", "correct or drop these rows, or choose another target"
                     raise MixturaError("E-target-text", got, "numbers", fix)
+                if is_date(values):
+                    got, fix = f"dates in target {names[i]!r}", "choose a number, such as days since a start"
+                    raise MixturaError("E-target-type", got, "numbers", fix)
             with _coded("E-target-type", "an array of numbers"):
                 y = y.to_numpy(dtype=np.float64, na_value=np.nan)
         if issparse(y):
@@ -361,7 +377,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 weight_floor=self.weight_floor,
                 generator=generator,
             )
-        return MDN(backbone, head)
+        return MDN(backbone, head).float()
 
     def _log_scale(self) -> float:
         """What an NLL in standardised units gains in the user's: the Jacobian of the standardisation."""
@@ -377,7 +393,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         loc, scale = (torch.as_tensor(part) for part in (self.y_scaler_.mean_, self.y_scaler_.scale_))
         if self._event_size is None:
             loc, scale = loc[0], scale[0]
-        return self.network_(torch.as_tensor(encoded)).affine(loc, scale)
+        predicted = self.network_(torch.as_tensor(encoded)).affine(loc, scale)
+        return Mixture(predicted.logits, predicted.components, validate_args=True)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The mean of p(y | x), shape like y; with `return_std` also the standard deviation, as a pair.
@@ -401,7 +418,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         MixturaError : ``E-quantile-range`` for levels outside [0, 1].
         """
         mixture = self.predict_dist(X)
-        levels = torch.as_tensor(np.asarray(quantiles, dtype=np.float64)).reshape(-1, 1)
+        with _coded("E-quantile-range", "levels in [0, 1]"):
+            levels = torch.tensor(np.array(quantiles, dtype=np.float64)).reshape(-1, 1)
         if self._event_size is None:
             return mixture.icdf(levels).mT.numpy()
         margins = [mixture.marginal(dim).icdf(levels).mT for dim in range(self._event_size)]
@@ -437,6 +455,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         """Draws from p(y | x), shape (n, n_samples), or (n, n_samples, D) for a vector target."""
         if not _is_int(1)(n_samples):
             raise MixturaError("E-parameter", f"n_samples={n_samples!r}", "an integer >= 1", "ask for at least one")
+        if not _is_seed(random_state):
+            expected = _CONSTRAINTS["random_state"][1]
+            raise MixturaError("E-parameter", f"random_state={random_state!r}", expected, "give a seed")
         generator = torch.Generator().manual_seed(int(_fresh(random_state).randint(2**31 - 1)))
         return self.predict_dist(X).sample((n_samples,), generator).transpose(0, 1).numpy()
 
@@ -488,10 +509,18 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if manifest["has_feature_names"]:
             self.feature_names_in_ = np.array([column.name for column in self.encoder_.columns_], dtype=object)
         self.target_names_ = manifest["target_names"]
+        if self.target_names_ is not None and not all(isinstance(name, str) for name in self.target_names_):
+            raise ValueError("target names are no text")
         self._y_shape = tuple(manifest["y_shape"])
         scaler = part("y_scaler.")
         if not scaler["loc"].shape == scaler["scale"].shape == (self._event_size or 1,):
             raise ValueError("the target's scaler does not fit its shape")
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise ValueError("a tensor holds NaN or infinity")
+        if not all(bool((tensors[name] > 0).all()) for name in ("y_scaler.scale", "encoder.scale") if name in tensors):
+            raise ValueError("a scale is not positive")
+        if len(part("network.")) != 2 * len(self.hidden_layer_sizes) + 3:
+            raise ValueError("the network has other layers than were announced")
         self.y_scaler_ = StandardScaler().fit(np.zeros((1, self._event_size or 1)))
         self.y_scaler_.mean_, self.y_scaler_.scale_ = scaler["loc"].numpy(), scaler["scale"].numpy()
         self.y_scaler_.var_ = self.y_scaler_.scale_**2
@@ -500,8 +529,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             self.encoder_.n_encoded, device="meta"
         )  # sizes are compared before any memory is taken
         network.load_state_dict(weights, assign=True)
-        self.network_ = network.eval()
+        self.network_ = network.double().eval()
         self.fit_report_ = FitReport(**manifest["report"])
+        if not np.isfinite(self.fit_report_.best_nll):
+            raise ValueError("the report has no finite NLL")
         return self
 
 
@@ -520,7 +551,7 @@ def load(path: str | os.PathLike[str]) -> MDNRegressor:
 
 
 class _coded:
-    """A context that turns a library's ValueError into ours, keeping its words."""
+    """A context that turns a library's ValueError or TypeError into ours, keeping its words."""
 
     def __init__(self, code: str, expected: str):
         self.code, self.expected = code, expected
@@ -529,8 +560,9 @@ class _coded:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, ValueError) and not isinstance(error, MixturaError):
-            raise MixturaError(self.code, str(error).rstrip("."), self.expected, "check the input") from error
+        if isinstance(error, ValueError | TypeError) and not isinstance(error, MixturaError):
+            kind = WrongType if isinstance(error, TypeError) else MixturaError
+            raise kind(self.code, str(error).rstrip("."), self.expected, "check the input") from error
 
 
 def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
@@ -539,4 +571,4 @@ def _fresh(random_state: int | np.random.RandomState | None) -> np.random.Random
 
 
 def _take(rows: Rows, index: NDArray[np.int64]) -> Rows:
-    return Rows(*(copy.copy(part[index]) for part in (rows.x, rows.y, rows.weight)))
+    return Rows(*(part[index] for part in (rows.x, rows.y, rows.weight)))

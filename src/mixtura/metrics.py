@@ -6,15 +6,22 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 
+from .errors import MixturaError
+from .estimator import MDNRegressor
+
 
 def neg_nll_scorer(estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
     """Mean log density of y, in nats: higher is better. For `GridSearchCV(..., scoring=neg_nll_scorer)`.
 
     Parameters
     ----------
-    estimator : a fitted `MDNRegressor`, or a pipeline that ends in one.
+    estimator : a fitted `MDNRegressor`, or a pipeline or search (`GridSearchCV`) around one.
     X, y : rows to score.
     sample_weight : shape (n,).
+
+    Raises
+    ------
+    MixturaError : ``E-scorer`` for another estimator.
 
     Examples
     --------
@@ -25,8 +32,16 @@ def neg_nll_scorer(estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | No
     >>> neg_nll_scorer(MDNRegressor(n_components=1, random_state=0).fit(X, y), X, y) > 0.7
     True
     """
-    if isinstance(estimator, Pipeline):
-        X, estimator = estimator[:-1].transform(X), estimator[-1]
+    while not isinstance(estimator, MDNRegressor):
+        if isinstance(estimator, Pipeline):
+            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
+            estimator = estimator[-1]
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        else:
+            got = f"a {type(estimator).__name__}"
+            expected = "an MDNRegressor, a pipeline that ends in one, or a search over them"
+            raise MixturaError("E-scorer", got, expected, "score the MDNRegressor itself")
     return float(
         np.average(estimator.score_samples(X, y), weights=None if sample_weight is None else np.asarray(sample_weight))
     )

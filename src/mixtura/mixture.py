@@ -77,8 +77,11 @@ class Mixture(Distribution):
                 "shapes that broadcast",
                 "give both the same leading axes",
             ) from error
-        self.logits = logits.log_softmax(-1).expand(shape)
-        self.components = components if components.batch_shape == shape else components.expand(shape)
+        dtype = logits.dtype
+        for parameter in self.family.parameters(components):
+            dtype = torch.promote_types(dtype, parameter.dtype)
+        components = self.family.map(components.expand(shape), lambda parameter: parameter.to(dtype))
+        self.logits, self.components = logits.to(dtype).log_softmax(-1).expand(shape), components
         super().__init__(shape[:-1], components.event_shape, validate_args=validate_args)
         if self._validate_args:
             self._check_parameters()
@@ -91,8 +94,11 @@ class Mixture(Distribution):
             )
 
     def _with(self, logits: Tensor, components: Distribution) -> Mixture:
-        """A mixture made from parts that are known to fit."""
-        return Mixture(logits, components, validate_args=False)
+        """A mixture made from parts that fit: the logits are normalised, and stay as they are to the bit."""
+        new = Mixture.__new__(Mixture)
+        new.family, new.logits, new.components = family_of(components), logits, components
+        Distribution.__init__(new, logits.shape[:-1], components.event_shape, validate_args=self._validate_args)
+        return new
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Mixture:
         return self._with(function(self.logits), self.family.map(self.components, function))
@@ -133,7 +139,10 @@ class Mixture(Distribution):
     @property
     def mean(self) -> Float[Tensor, "*batch_event"]:
         """E[Y]. On a multi-valued target it may lie where no data are: look at the density too."""
-        return (self._event_weights() * self.components.mean).sum(self._component_axis)
+        # From one of the means on, so that float32 keeps its digits far from the origin.
+        anchor = self.components.mean.select(self._component_axis, 0)
+        deviation = self.components.mean - anchor.unsqueeze(self._component_axis)
+        return anchor + (self._event_weights() * deviation).sum(self._component_axis)
 
     @property
     def variance(self) -> Float[Tensor, "*batch_event"]:
@@ -181,7 +190,7 @@ class Mixture(Distribution):
         """
         family = self._scalar_family("cdf")
         value = self._checked(value)
-        return (self.weights * family.cdf(self.components, value.unsqueeze(-1))).sum(-1)
+        return (self.weights * family.cdf(self.components, value.unsqueeze(-1))).sum(-1).clamp(max=1)
 
     def icdf(self, value: Tensor | ArrayLike) -> Tensor:
         """The quantile of a scalar target: the y at which the cdf reaches `value`.
@@ -196,22 +205,22 @@ class Mixture(Distribution):
 
         Raises
         ------
-        MixturaError : ``E-scalar-only`` for a vector target, ``E-quantile-range`` for levels outside [0, 1].
+        MixturaError : ``E-scalar-only`` for a vector target, ``E-quantile-range`` for levels outside [0, 1],
+            ``E-value-shape`` for levels that do not broadcast.
 
         Examples
         --------
         >>> from torch.distributions import Normal
         >>> far = Mixture(torch.zeros(2), Normal(torch.tensor([-1e6, 1e6]), torch.tensor([1.0, 1.0])))
         >>> far.icdf(torch.tensor([0.25, 0.5, 0.75])).round()
-        tensor([-1000000.,       -0.,  1000000.])
+        tensor([-1000000.,        0.,  1000000.])
         """
         family = self._scalar_family("icdf")
         level = self._as_tensor(value)
         level = level.to(torch.promote_types(self.dtype, level.dtype))
         if not bool(((level >= 0) & (level <= 1)).all()):
             raise MixturaError("E-quantile-range", "a level that is no probability", "levels in [0, 1]", "check units")
-        shape = torch.broadcast_shapes(level.shape, self.batch_shape)
-        return solve_icdf(self.logits, family, self.components, level.expand(shape))
+        return solve_icdf(self.logits, family, self.components, level.expand(self._broadcast(level.shape)))
 
     # Samples --------------------------------------------------------------------------------------------------
 
@@ -252,12 +261,18 @@ class Mixture(Distribution):
 
         Raises
         ------
-        MixturaError : ``E-affine-zero`` where b is 0 or not finite.
+        MixturaError : ``E-affine-zero`` where b is 0 or not finite, ``E-value-shape`` where a or b do not fit.
         """
         a, b = (torch.as_tensor(term, dtype=self.dtype, device=self.device) for term in (a, b))
         if not bool((b.isfinite() & (b != 0)).all()):
             raise MixturaError("E-affine-zero", "b that is 0 or not finite", "finite b other than 0", "check the scale")
         shape = self.batch_shape + self.event_shape
+        for term in (a, b):
+            if term.ndim > len(shape) or any(
+                n not in (1, m) for n, m in zip(term.shape[::-1], shape[::-1], strict=False)
+            ):
+                got, fix = f"a or b of shape {tuple(term.shape)}", "expand the mixture first, or take one of the rows"
+                raise MixturaError("E-value-shape", got, f"a shape that expands to {tuple(shape)}", fix)
         a, b = (term.expand(shape).unsqueeze(self._component_axis) for term in (a, b))
         return self._with(self.logits, self.family.affine(self.components, a, b))
 
@@ -267,12 +282,13 @@ class Mixture(Distribution):
 
         Parameters
         ----------
-        mixtures : M mixtures of the same family, with equal event_shape and broadcasting batch_shape.
+        mixtures : M mixtures of the same family, with equal event_shape and batch_shapes that broadcast.
         weights : shape (M,) or (*B, M), not negative, any sum; equal by default.
 
         Raises
         ------
-        MixturaError : ``E-pool-empty`` for no mixtures, ``E-pool-mismatch`` for mixtures or weights that do not fit.
+        MixturaError : ``E-pool-empty`` for no mixtures, ``E-pool-mismatch`` for mixtures or weights that do not fit,
+            ``E-value-shape`` for batches that do not.
         """
         if not mixtures:
             raise MixturaError("E-pool-empty", "no mixtures", "at least one", "check how the list is made")
@@ -288,7 +304,10 @@ class Mixture(Distribution):
                 "mixtures of one family, event_shape and dtype, with one weight >= 0 for each",
                 "make the members alike before pooling them",
             )
-        batch_shape = torch.broadcast_shapes(share.shape[:-1], *(mixture.batch_shape for mixture in mixtures))
+        batch_shape = mixtures[0].batch_shape
+        for mixture in mixtures:
+            batch_shape = mixture._broadcast(batch_shape)
+        batch_shape = torch.broadcast_shapes(batch_shape, share.shape[:-1])
         members = [mixture.expand(batch_shape) for mixture in mixtures]
         log_share = (share.log() - share.sum(-1, keepdim=True).log()).expand(*batch_shape, len(members))
         logits = torch.cat([member.logits + log_share[..., i, None] for i, member in enumerate(members)], -1)
@@ -361,15 +380,19 @@ class Mixture(Distribution):
         if value.shape[value.ndim - len(event) :] != event:
             got, expected = f"values of shape {tuple(value.shape)}", f"a last axis of length {event[0]}"
             raise MixturaError("E-value-shape", got, expected, "give one vector for each mixture")
-        try:
-            torch.broadcast_shapes(value.shape[: value.ndim - len(event)], self.batch_shape)
-        except RuntimeError as error:
-            got, expected = f"values of shape {tuple(value.shape)}", f"leading axes that fit {tuple(self.batch_shape)}"
-            fix = "give one value for each mixture, or put the axis of several values first: shape (S, *batch)"
-            raise MixturaError("E-value-shape", got, expected, fix) from error
+        self._broadcast(value.shape[: value.ndim - len(event)])
         if self._validate_args and bool(value.isnan().any()):
             raise MixturaError("E-value-nan", "a value that is NaN", "numbers", "drop or impute missing values first")
         return value
+
+    def _broadcast(self, shape: torch.Size) -> torch.Size:
+        """The shape of answers for values of this shape."""
+        try:
+            return torch.broadcast_shapes(shape, self.batch_shape)
+        except RuntimeError as error:
+            got, expected = f"values of shape {tuple(shape)}", f"axes that broadcast against {tuple(self.batch_shape)}"
+            fix = "give one value for each mixture, or put the axis of several values first: shape (S, *batch)"
+            raise MixturaError("E-value-shape", got, expected, fix) from error
 
     def _scalar_family(self, answer: str) -> ScalarFamily:
         if isinstance(self.family, ScalarFamily):

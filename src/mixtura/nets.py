@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 
 import torch
 from jaxtyping import Float
@@ -90,8 +91,10 @@ class MixtureHead(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        if n_components < 1:
-            raise MixturaError("E-head-parameter", f"n_components={n_components}", "at least 1", "ask for one or more")
+        sizes = {"in_features": in_features, "n_components": n_components, "event_size": event_size}
+        for name, size in sizes.items():
+            if size is not None and not (isinstance(size, Integral) and int(size) >= 1):
+                raise MixturaError("E-head-parameter", f"{name}={size!r}", "an integer >= 1", "check the sizes")
         if not 0 <= weight_floor < 1 / n_components:
             expected = f"0 <= weight_floor < 1/n_components = {1 / n_components:g}"
             raise MixturaError("E-head-parameter", f"weight_floor={weight_floor}", expected, "lower the floor")
@@ -119,14 +122,21 @@ class MixtureHead(nn.Module):
         return torch.logaddexp(logits + share, torch.full_like(logits, math.log(self.weight_floor)))
 
     @torch.no_grad()
-    def start_from(self, mixture: Mixture, gain: float = 0.1) -> None:
+    def start_from(self, mixture: Mixture, gain: float = 0.01) -> None:
         """Make the head predict about `mixture` for every row, so that training starts near the marginal density of y.
 
         Parameters
         ----------
         mixture : one mixture (no batch axes) of this head's family with its n_components.
-        gain : factor on the weight matrix; what is left of it breaks the symmetry between rows.
+        gain : factor on the weight matrix; what is left of it must stay small beside the narrowest component.
+
+        Raises
+        ------
+        MixturaError : ``E-head-parameter`` for a mixture of another family or number of components.
         """
+        if mixture.batch_shape or mixture.n_components != self.n_components or not self.family.owns(mixture.components):
+            expected = f"one mixture of {self.n_components} components of {self.family!r}"
+            raise MixturaError("E-head-parameter", f"{mixture!r}", expected, "make it with this head's family")
         weights = (mixture.weights - self.weight_floor).clamp(min=1e-6 / self.n_components)
         raw = self.family.unbuild(mixture.components, self.scale_floor)
         self.linear.bias.copy_(torch.cat([weights.log(), raw.flatten()]))

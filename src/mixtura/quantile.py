@@ -1,5 +1,8 @@
 """Quantiles of scalar mixtures: safeguarded Newton inside an exact bracket, for a whole batch at once."""
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -8,6 +11,7 @@ from .families import ScalarFamily
 
 _MAX_STEPS = 200
 """Bisection alone needs about 75 steps from a bracket 1e6 scales wide; the rest is margin."""
+_STEPS_BETWEEN_SIEVES = 4
 
 
 def solve_icdf(logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor) -> Tensor:
@@ -25,108 +29,186 @@ def solve_icdf(logits: Tensor, family: ScalarFamily, components: Distribution, l
     The root sought is that of `excess`, F(y) - level, computed without cancellation, so that the answer is right in
     both tails and on stretches where F is constant to all digits. Newton's step is taken on log F (left of the
     median) or log(1 - F) (right of it), which are nearly straight in the tails; a step that leaves the bracket, or
-    is not half as long as the last but one, is replaced by bisection (Dekker 1969).
+    is not half as long as the last but one, is replaced by bisection (Dekker 1969). Quantiles that are found leave
+    the batch, so that a few hard ones do not hold up the others.
     """
-    differentiable = torch.is_grad_enabled() and any(
-        tensor.requires_grad for tensor in (logits, level, *family.parameters(components))
-    )
+    shape = (*level.shape, logits.shape[-1])
+
+    def flat(tensor: Tensor) -> Tensor:
+        return tensor.expand(shape).reshape(-1, shape[-1])
+
+    logits, components, flat_level = flat(logits), family.map(components, flat), level.reshape(-1)
+    inputs = (logits, flat_level, *family.parameters(components))
+    differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     with torch.no_grad():
-        y = _solve(logits, family, components, level)
-    if differentiable:  # implicit function theorem: dy = -d(F - level) / density
-        log_densities = logits + family.log_prob(components, y[..., None])
-        density = torch.logsumexp(log_densities, -1).exp().detach()
-        gap = (logits.exp() * family.cdf(components, y[..., None])).sum(-1) - level
-        y = y - (gap - gap.detach()) / density
-    return y
+        y = _solve(logits, family, components, flat_level)
+    if differentiable:
+        y = _attach_gradient(y, logits, family, components, flat_level)
+    return y.reshape(level.shape)
+
+
+def _attach_gradient(
+    y: Tensor, logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor
+) -> Tensor:
+    """The same y with the gradient of the implicit function theorem, dy = -d(F - level) / density.
+
+    Formed from logarithms, so that it stays right where cdf and density have both underflown; where the gradient
+    itself is beyond all numbers (a level exactly between two far modes), it is large and finite.
+    """
+    largest = 0.25 * math.log(torch.finfo(y.dtype).max)
+    inside = y.isfinite()
+    at = torch.where(inside, y, family.icdf(components, torch.full_like(logits, 0.5))[:, 0].detach())[:, None]
+    log_density = torch.logsumexp(logits + family.log_prob(components, at), -1, keepdim=True).detach()
+    log_cdf, log_survival = logits + family.log_cdf(components, at), logits + family.log_survival(components, at)
+    is_left = (log_survival < log_cdf).detach()
+    log_tail = torch.where(is_left, log_survival, log_cdf)
+    share = (log_tail.detach() - log_density).clamp(max=largest).exp()
+    tails = (torch.where(is_left, -share, share) * torch.where(share > 0, log_tail, 0)).sum(-1)
+    per_density = (-log_density[:, 0]).clamp(max=largest).exp()
+    whole = (torch.where(is_left, logits.exp(), 0).sum(-1) - level) * per_density
+    gap = whole + tails
+    return torch.where(inside, torch.where(inside, y, 0) - (gap - gap.detach()), y)
+
+
+@dataclass
+class _Search:
+    """The quantiles still sought, one to a row; all but `family` have N as their first axis."""
+
+    family: ScalarFamily
+    logits: Tensor
+    components: Distribution
+    tail: Tensor
+    """min(level, 1 - level)."""
+    is_upper: Tensor
+    """Whether the level is above one half, so that 1 - F is what must be met."""
+    low: Tensor
+    high: Tensor
+    y: Tensor
+    smallest_spread: Tensor
+    """Interquartile range of the narrowest component."""
+    step_before: Tensor
+    last_step: Tensor
+    is_found: Tensor
+    is_tie: Tensor
+
+    def take(self, rows: Tensor) -> "_Search":
+        """The search for some of the rows."""
+        parts = {name: part[rows] for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return _Search(self.family, components=self.family.map(self.components, lambda t: t[rows]), **parts)
+
+    def evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
+        """F(y) - level without cancellation, the density, and whether the components left of y weigh just the level.
+
+        A component left of y contributes w_k - w_k S_k(y), one right of it w_k F_k(y). The whole weights are summed
+        and compared with the level first; what is left are small tails, each known to full relative precision. Weights
+        are rounded, so a difference of a few ulp is none.
+        """
+        weights, at = self.logits.exp(), self.y[:, None]
+        cdf, survival = self.family.cdf(self.components, at), self.family.survival(self.components, at)
+        is_left = cdf > 0.5
+        tails = torch.where(is_left, -weights * survival, weights * cdf).sum(-1)
+        weight_left = torch.where(is_left, weights, 0).sum(-1)
+        weight_right = torch.where(is_left, 0, weights).sum(-1)
+        whole = torch.where(self.is_upper, self.tail - weight_right, weight_left - self.tail)
+        is_even = whole.abs() <= 8 * torch.finfo(whole.dtype).eps * self.tail
+        density = torch.logsumexp(self.logits + self.family.log_prob(self.components, at), -1).exp()
+        return torch.where(is_even, 0, whole) + tails, density, is_even
+
+    def step(self) -> None:
+        """One Newton or bisection step for every row."""
+        eps, tiny = torch.finfo(self.y.dtype).eps, torch.finfo(self.y.dtype).tiny
+        excess, density, is_even = self.evaluate()
+        self.low = torch.where(excess < 0, self.y, self.low)
+        self.high = torch.where(excess > 0, self.y, self.high)
+        reached = torch.where(self.is_upper, self.tail - excess, self.tail + excess)
+        ratio = excess / self.tail
+        log_ratio = torch.where(self.is_upper, -torch.log1p(-ratio), torch.log1p(ratio))
+        newton = self.y - log_ratio * reached / density
+        is_trusted = (newton >= self.low) & (newton <= self.high)
+        is_trusted &= (newton - self.y).abs() <= 0.5 * self.step_before
+        proposal = torch.where(is_trusted, newton, self.low + 0.5 * (self.high - self.low))
+        step = (proposal - self.y).abs()
+        is_tie = is_even & (density * self.smallest_spread < tiny**0.5) & ~self.is_found
+        stays = self.is_found | is_tie | (excess == 0)
+        self.y = torch.where(stays, self.y, proposal)
+        self.is_tie = self.is_tie | is_tie
+        self.is_found = stays | (step <= eps * torch.maximum(self.y.abs(), self.smallest_spread))
+        self.step_before, self.last_step = self.last_step, step
 
 
 def _solve(logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor) -> Tensor:
-    dtype = torch.promote_types(logits.dtype, level.dtype)
-    eps = torch.finfo(dtype).eps
-    weights = logits.exp()
-    present = weights > 0
-    upper_half = level > 0.5
-    tail = torch.where(upper_half, 1 - level, level)  # exact: 1 - level is, for level >= 1/2
-
-    quantiles = torch.where(
-        upper_half[..., None], family.isf(components, tail[..., None]), family.icdf(components, tail[..., None])
-    ).to(dtype)
-    low = torch.where(present, quantiles, torch.inf).amin(-1)
-    high = torch.where(present, quantiles, -torch.inf).amax(-1)
-    settled = ~(low.isfinite() & high.isfinite())  # levels 0 and 1
-    y = torch.where(present, weights * quantiles, 0).sum(-1).clamp(low, high)
-    y = torch.where(settled, low, y)
-    low, high = low - 4 * eps * low.abs(), high + 4 * eps * high.abs()  # the quantiles are rounded
-    quarter = torch.full_like(weights, 0.25)
-    spread = family.isf(components, quarter) - family.icdf(components, quarter)
-    smallest_spread = torch.where(present, spread, torch.inf).amin(-1)
-    resolution = eps * smallest_spread  # for quantiles near 0
-
-    step_before = last_step = torch.full_like(y, torch.inf)
-    tie = torch.zeros_like(settled)
-    for _ in range(_MAX_STEPS):
-        excess, density, is_tie = _excess(weights, logits, family, components, tail, upper_half, y)
-        tie = torch.where(settled, tie, is_tie & (density * smallest_spread < torch.finfo(dtype).tiny ** 0.5))
-        low = torch.where(excess < 0, y, low)
-        high = torch.where(excess > 0, y, high)
-        reached = torch.where(upper_half, tail - excess, tail + excess)
-        log_ratio = torch.where(upper_half, -torch.log1p(-excess / tail), torch.log1p(excess / tail))
-        newton = y - log_ratio * reached / density
-        trusted = (newton >= low) & (newton <= high) & ((newton - y).abs() <= 0.5 * step_before)
-        proposal = torch.where(trusted, newton, low + 0.5 * (high - low))
-        step = (proposal - y).abs()
-        y = torch.where(settled | tie | (excess == 0), y, proposal)
-        settled = settled | tie | (excess == 0) | (step <= torch.maximum(eps * y.abs(), resolution))
-        if bool(settled.all()):
-            break
-        step_before, last_step = last_step, step
-    if bool(tie.any()):
-        axes = y.shape + logits.shape[-1:]
-        parts = family.map(components, lambda tensor: tensor.expand(axes)[tie])
-        y[tie] = _solve_tie(logits.expand(axes)[tie], family, parts, y[tie])
+    search = _start(logits, family, components, level)
+    y, is_tie = search.y.clone(), search.is_tie.clone()
+    rows = torch.arange(len(y), device=y.device)
+    for n_steps in range(_MAX_STEPS):
+        search.step()
+        is_last = n_steps == _MAX_STEPS - 1 or bool(search.is_found.all())
+        if is_last or n_steps % _STEPS_BETWEEN_SIEVES == _STEPS_BETWEEN_SIEVES - 1:
+            y[rows], is_tie[rows] = search.y, search.is_tie
+            if is_last:
+                break
+            sought = (~search.is_found).nonzero()[:, 0]
+            rows, search = rows[sought], search.take(sought)
+    if bool(is_tie.any()):
+        parts = family.map(components, lambda tensor: tensor[is_tie])
+        y[is_tie] = _solve_tie(logits[is_tie], family, parts, y[is_tie])
     return y
 
 
+def _start(logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor) -> _Search:
+    """The bracket between the components' own quantiles, and their weighted mean as the first guess."""
+    dtype = torch.promote_types(logits.dtype, level.dtype)
+    logits, components = logits.to(dtype), family.map(components, lambda tensor: tensor.to(dtype))
+    level = level.to(dtype)
+    is_present = logits > -torch.inf
+    is_upper = level > 0.5
+    tail = torch.where(is_upper, 1 - level, level)  # exact: 1 - level is, for level >= 1/2
+    quantiles = torch.where(
+        is_upper[:, None], family.isf(components, tail[:, None]), family.icdf(components, tail[:, None])
+    )
+    low = torch.where(is_present, quantiles, torch.inf).amin(-1)
+    high = torch.where(is_present, quantiles, -torch.inf).amax(-1)
+    is_found = ~(low.isfinite() & high.isfinite())  # levels 0 and 1
+    guess = torch.where(is_present, logits.exp() * quantiles, 0).sum(-1).clamp(low, high)
+    y = torch.where(is_found, low, guess)
+    margin = 4 * torch.finfo(dtype).eps  # the quantiles are rounded
+    quarter = torch.full_like(logits, 0.25)
+    spread = family.isf(components, quarter) - family.icdf(components, quarter)
+    return _Search(
+        family=family,
+        logits=logits,
+        components=components,
+        tail=tail,
+        is_upper=is_upper,
+        low=low - margin * low.abs(),
+        high=high + margin * high.abs(),
+        y=y,
+        smallest_spread=torch.where(is_present, spread, torch.inf).amin(-1),
+        step_before=torch.full_like(y, torch.inf),
+        last_step=torch.full_like(y, torch.inf),
+        is_found=is_found,
+        is_tie=torch.zeros_like(is_found),
+    )
+
+
 def _solve_tie(logits: Tensor, family: ScalarFamily, components: Distribution, y: Tensor) -> Tensor:
-    """The quantile where the components left of y weigh exactly the level, and F is constant to all digits around y.
+    """The quantile where the components left of y weigh just the level, and F is constant to all digits around y.
 
     It is the point at which the upper tail of the left components equals the lower tail of the right ones; both have
     underflown, so their logarithms are compared, by bisection.
     """
-    half = torch.full_like(logits, 0.5)
-    medians = family.icdf(components, half)
+    medians = family.icdf(components, torch.full_like(logits, 0.5))
     is_left = medians < y[:, None]
-    present = logits > -torch.inf
-    low = torch.where(is_left & present, medians, -torch.inf).amax(-1)
-    high = torch.where(~is_left & present, medians, torch.inf).amin(-1)
+    is_present = logits > -torch.inf
+    low = torch.where(is_left & is_present, medians, -torch.inf).amax(-1)
+    high = torch.where(~is_left & is_present, medians, torch.inf).amin(-1)
     for _ in range(_MAX_STEPS):
-        y = low + 0.5 * (high - low)
+        middle = low + 0.5 * (high - low)
+        if bool(((middle == low) | (middle == high) | (middle == y)).all()):
+            break
+        y = middle
         above_left = torch.where(is_left, logits + family.log_survival(components, y[:, None]), -torch.inf)
         below_right = torch.where(is_left, -torch.inf, logits + family.log_cdf(components, y[:, None]))
         is_high = below_right.logsumexp(-1) >= above_left.logsumexp(-1)
         low, high = torch.where(is_high, low, y), torch.where(is_high, y, high)
     return y
-
-
-def _excess(
-    weights: Tensor,
-    logits: Tensor,
-    family: ScalarFamily,
-    components: Distribution,
-    tail: Tensor,
-    upper_half: Tensor,
-    y: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """F(y) - level without cancellation, the density at y, and whether the components left of y weigh the level.
-
-    A component left of y contributes w_k - w_k S_k(y), one right of it w_k F_k(y). The whole weights are summed and
-    compared with the level first; what is left are small tails, each known to full relative precision.
-    """
-    cdf = family.cdf(components, y[..., None])
-    is_left = cdf > 0.5
-    tails = torch.where(is_left, -weights * family.survival(components, y[..., None]), weights * cdf).sum(-1)
-    weight_left = torch.where(is_left, weights, 0).sum(-1)
-    weight_right = torch.where(is_left, 0, weights).sum(-1)
-    whole = torch.where(upper_half, tail - weight_right, weight_left - tail)
-    density = torch.logsumexp(logits + family.log_prob(components, y[..., None]), -1).exp()
-    return whole + tails, density, whole == 0

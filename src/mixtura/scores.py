@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from .errors import MixturaError
 from .mixture import Mixture
 
 
@@ -18,6 +19,10 @@ def nll(mixture: Mixture, y: Tensor, sample_weight: Tensor | None = None) -> Flo
     y : observations, shape batch_shape + event_shape.
     sample_weight : shape batch_shape, not negative; the mean becomes sum(w * nll) / sum(w).
 
+    Raises
+    ------
+    MixturaError : ``E-value-shape`` for y or weights of another shape.
+
     References
     ----------
     Bishop (1994), Mixture density networks, NCRG/94/004, eqs. 29 and 33.
@@ -31,4 +36,8 @@ def nll(mixture: Mixture, y: Tensor, sample_weight: Tensor | None = None) -> Flo
     tensor(0.9189)
     """
     losses = -mixture.log_prob(y)
+    if losses.shape != mixture.batch_shape or (sample_weight is not None and sample_weight.shape != losses.shape):
+        # (n, 1) against (n,) would average over n * n pairs
+        got = f"y or sample_weight that do not fit the {tuple(mixture.batch_shape)} mixtures one by one"
+        raise MixturaError("E-value-shape", got, "one value and one weight for each mixture", "flatten them")
     return losses.mean() if sample_weight is None else (sample_weight * losses).sum() / sample_weight.sum()

@@ -66,9 +66,27 @@ def check_free(path: str | os.PathLike[str]) -> None:
     MixturaError : ``E-save-target``.
     """
     path = Path(path)
-    if path.exists() and not (path / _MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        fix = "choose another path, or move what is there"
-        raise MixturaError("E-save-target", f"{path}, which is not a Mixtura model", "a new folder or a model", fix)
+    try:
+        if not path.exists() or (path.is_dir() and not path.is_mount() and _is_ours(path)):
+            return
+    except (OSError, ValueError) as error:
+        raise MixturaError("E-save-target", f"{path!r} ({error})", "a path for a folder", "choose another") from error
+    got, fix = f"{path}, which holds more than a Mixtura model", "choose another path, or move what is there"
+    raise MixturaError("E-save-target", got, "a new folder, an empty one, or a model and nothing else", fix)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is empty, or holds the two files of a model and nothing else."""
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return folder.resolve() != Path.cwd()  # the folder one stands in can't be renamed
+    if names != {_MANIFEST, _TENSORS}:
+        return False
+    try:
+        content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"format_version", "sha256"} <= set(content)
 
 
 def read_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -90,7 +108,9 @@ def read_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
         if not isinstance(content, dict):
             raise ValueError("the manifest is no JSON object")
         version = content.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
+        if type(version) is not int or version < 1:
+            raise ValueError("no format version")
+        if version > FORMAT_VERSION:
             got, expected = f"format version {version}", f"at most {FORMAT_VERSION}"
             raise MixturaError("E-load-version", got, expected, "update mixtura")
         data = (path / _TENSORS).read_bytes()

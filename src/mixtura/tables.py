@@ -5,6 +5,10 @@ import re
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from numbers import Real
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,7 @@ from .errors import MixturaError, MixturaWarning
 _MAX_LEVELS = 100
 """Levels of a category that get a column of their own; rarer ones share the all-zero code with unseen ones."""
 _MISSING = "<missing>"
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}.*)?$")
+_DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{4})([ T]\d{1,2}:\d{2}.*)?$")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,14 @@ class TableEncoder:
         levels = [column.levels for column in self.columns_ if column.levels is not None]
         self._fit_parts(numbers, levels)
         if self.imputer_ is not None:
-            self.scaler_ = StandardScaler().fit(self.imputer_.transform(numbers), sample_weight=sample_weight)
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.scaler_ = StandardScaler().fit(self.imputer_.transform(numbers), sample_weight=sample_weight)
+            bad = ~np.isfinite(np.asarray(self.scaler_.scale_)[: numbers.shape[1]])
+            if bad.any():
+                got = f"values so large in {self._name(int(bad.argmax()))!r} that their variance is no number"
+                raise MixturaError(
+                    "E-feature-infinite", got, "numbers below 1e150", "divide by a power of ten, or clip"
+                )
         return self
 
     def _fit_parts(self, numbers: NDArray[np.float64], levels: Sequence[Sequence[str]]) -> None:
@@ -107,6 +118,9 @@ class TableEncoder:
     def _split(self, table: pd.DataFrame | NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Numbers (n, p1) as float64 with NaN where missing, and labels (n, p2) as text."""
         if not isinstance(table, pd.DataFrame):
+            if any(column.is_category for column in self.columns_):
+                fix = "give a data frame with the columns of fit"
+                raise MixturaError("E-features", "an array", "a table with the categories of fit", fix)
             return table, np.empty((len(table), 0), dtype=object)
         numbers, labels = [], []
         for i, column in enumerate(self.columns_):
@@ -165,9 +179,15 @@ class TableEncoder:
         """The encoder with this state; its parts are fitted anew on the smallest table that leads to it."""
         self = cls()
         self.columns_ = [
-            Column(column["name"], column["levels"] and tuple(map(str, column["levels"])), column["has_rare_levels"])
+            Column(column["name"], column["levels"] and tuple(column["levels"]), column["has_rare_levels"])
             for column in columns
         ]
+        for column, description in zip(self.columns_, columns, strict=True):
+            texts = [*(description["levels"] or []), *([] if column.name is None else [column.name])]
+            if not isinstance(description["levels"], list | NoneType) or not all(
+                isinstance(text, str) for text in texts
+            ):
+                raise ValueError("a column is not described by text")
         levels = [column.levels for column in self.columns_ if column.levels is not None]
         n_numbers = len(columns) - len(levels)
         two_rows = np.empty((2, 0))
@@ -200,23 +220,37 @@ def as_labels(values: pd.Series) -> NDArray[Any]:
 def _describe(name: Hashable, values: pd.Series) -> Column:
     """What kind of feature a column is: decided in `fit`, kept ever after."""
     text = str(name)
-    if pd.api.types.is_bool_dtype(values.dtype) or pd.api.types.is_numeric_dtype(values.dtype):
+    is_category = isinstance(values.dtype, pd.CategoricalDtype)
+    if pd.api.types.is_complex_dtype(values.dtype):
+        raise MixturaError("E-feature-type", f"complex numbers in column {text!r}", "real numbers", "give both parts")
+    if not is_category and pd.api.types.is_numeric_dtype(values.dtype):
         return Column(text)
-    if pd.api.types.is_datetime64_any_dtype(values.dtype) or pd.api.types.is_timedelta64_dtype(values.dtype):
+    if is_date(values):
         raise _date_error(text)
     present = values.dropna()
     if present.empty:
         got = f"no value at all in column {text!r}"
         raise MixturaError("E-feature-empty", got, "at least one value in each feature", "drop this column")
-    if all(isinstance(value, int | float | np.number | np.bool_) for value in present):
+    if not is_category and all(isinstance(value, Real | Decimal | np.bool_) for value in present):
         return Column(text)  # numbers that pandas holds as objects
-    if any(not isinstance(value, Hashable) for value in present):
-        got = f"lists or other containers in column {text!r}"
+    if any(isinstance(value, bytes) or not isinstance(value, Hashable) for value in present):
+        got = f"bytes, lists or other containers in column {text!r}"
         raise MixturaError("E-feature-type", got, "numbers, booleans or categories", "spread them over columns")
     if all(isinstance(value, str) and _DATE.match(value) for value in present.iloc[:20]):
         raise _date_error(text)
     counts = pd.Series(as_labels(values)).value_counts()
     return Column(text, tuple(sorted(counts.index[:_MAX_LEVELS])), has_rare_levels=len(counts) > _MAX_LEVELS)
+
+
+def is_date(values: pd.Series) -> bool:
+    """Whether a column holds dates, times or spans of time, by its dtype or in its first values."""
+    dtype = values.dtype
+    if pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype):
+        return True
+    if isinstance(dtype, pd.PeriodDtype):
+        return True
+    first = values.dropna().head(20) if pd.api.types.is_object_dtype(dtype) else ()
+    return len(first) > 0 and all(isinstance(value, date | time | timedelta | pd.Period) for value in first)
 
 
 def _date_error(name: str) -> MixturaError:
@@ -225,6 +259,9 @@ def _date_error(name: str) -> MixturaError:
 
 
 def _as_numbers(values: pd.Series, name: str | None) -> NDArray[np.float64]:
+    if is_date(values):
+        got = f"dates in column {name!r}, which held numbers in fit"
+        raise MixturaError("E-feature-type", got, "numbers", "derive the numbers as for fit")
     try:
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     except (ValueError, TypeError) as error:

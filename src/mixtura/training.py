@@ -19,6 +19,8 @@ from .scores import nll
 
 _MAX_SKIPPED_IN_A_ROW = 20
 _MAX_ROLLBACKS = 3
+_MOST_ROWS_TO_START = 5_000
+_N_EM_STEPS = 40
 
 
 @dataclass
@@ -68,10 +70,11 @@ class Rows:
 def starting_mixture(
     y: Float[Tensor, "n *event"], n_components: int, family: AnyFamily, sample_weight: Tensor, seed: int
 ) -> Mixture:
-    """A mixture near the marginal density of y, with components spread over it and equal weights.
+    """A mixture near the marginal density of y, with components spread over it.
 
-    Rows are split into n_components groups, by quantiles of a scalar target and by k-means (on at most 10,000 rows) of
-    a vector one; each component is the family's own fit to a group. Groups without rows start as the fit to all rows.
+    At most 5,000 rows are split into n_components groups of equal weight, by quantiles of a scalar target and by
+    k-means of a vector one; the family's own fits to the groups are then improved by a few steps of EM. Groups without
+    rows start as the fit to all rows.
 
     Parameters
     ----------
@@ -79,23 +82,31 @@ def starting_mixture(
     sample_weight : shape (n,), not negative.
     seed : decides the rows and the start of k-means.
     """
+    some = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:_MOST_ROWS_TO_START]
+    y, sample_weight = y[some], sample_weight[some]
     if y.ndim == 1:
         order = y.argsort(stable=True)
         reached = torch.empty_like(sample_weight)
         reached[order] = sample_weight[order].cumsum(0) - 0.5 * sample_weight[order]
         group = (reached / sample_weight.sum() * n_components).long().clamp(0, n_components - 1)
     else:
-        generator = torch.Generator().manual_seed(seed)
-        some = torch.randperm(len(y), generator=generator)[:10_000]
-        y, sample_weight = y[some], sample_weight[some]
         n_clusters = min(n_components, len(y.unique(dim=0)))
         kmeans = KMeans(n_clusters, n_init=3, random_state=seed).fit(y.numpy(), sample_weight=sample_weight.numpy())
         group = torch.as_tensor(kmeans.labels_, dtype=torch.long)
     membership = nn.functional.one_hot(group, n_components).to(y) * sample_weight[:, None]
-    empty = membership.sum(0) == 0
-    membership[:, empty] = sample_weight[:, None]
-    components = family.fit(y, membership)
-    return Mixture(torch.zeros(n_components).to(y), components, validate_args=False)
+    mixture = _maximise(y, membership, sample_weight, family)
+    for _ in range(_N_EM_STEPS):
+        joint = mixture.logits + family.log_prob(mixture.components, y.unsqueeze(1))
+        mixture = _maximise(y, joint.softmax(-1) * sample_weight[:, None], sample_weight, family)
+    return mixture
+
+
+def _maximise(y: Tensor, membership: Tensor, sample_weight: Tensor, family: AnyFamily) -> Mixture:
+    """The M step of EM; a component without members starts anew as the fit to all rows."""
+    share = membership.sum(0)
+    membership = torch.where(share > 0, membership, sample_weight[:, None])
+    logits = share.clamp(min=1e-3 * share.mean().item()).log()
+    return Mixture(logits, family.fit(y, membership), validate_args=False)
 
 
 def train(
@@ -115,8 +126,9 @@ def train(
 
     AdamW (weight decay on matrices only), gradients clipped at norm 1, the rate lowered when the held-out NLL stalls,
     an end after `patience` epochs without gain. A step whose loss or gradient is not finite does not reach the
-    weights: it is counted, the rate is halved, and its batch is tried once more at the end of the epoch; after 20 such
-    steps in a row training goes back to the best weights.
+    weights (nor running means): it is counted, the rate is halved, to recover over the next good steps, and its batch
+    is tried once more at the end of the epoch. After 20 such steps in a row, or a held-out NLL that is not finite,
+    training goes back to the best weights and to a tenth of the rate or less.
 
     Parameters
     ----------
@@ -138,15 +150,21 @@ def train(
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
+    buffers = list(network.buffers())
+    rate, trust = learning_rate, 1.0  # steps are taken at rate * trust
     n_skipped_in_a_row = n_rollbacks = 0
     judges = rows if valid_rows is None else valid_rows
     report.start_nll = evaluate_nll(network, judges)
     best_state, last_drop = copy.deepcopy(network.state_dict()), 0
 
-    def scale_rate(factor: float) -> float:
-        for group in optimizer.param_groups:
-            group["lr"] *= factor
-        return optimizer.param_groups[0]["lr"]
+    def roll_back(reason: str) -> None:
+        nonlocal n_rollbacks, n_skipped_in_a_row, rate, trust
+        network.load_state_dict(best_state)
+        if n_rollbacks == _MAX_ROLLBACKS:
+            raise _diverged(reason)
+        n_rollbacks, n_skipped_in_a_row, rate, trust = n_rollbacks + 1, 0, rate * min(trust, 0.1), 1.0
+        optimizer.state.clear()
+        report.events.append(f"{reason}; back to the best weights, learning rate now {rate:.2g}")
 
     for epoch in range(max_epochs):
         network.train()
@@ -156,6 +174,7 @@ def train(
         batches = deque((batch, True) for batch in order.split(batch_size))
         while batches:
             batch, may_retry = batches.popleft()
+            kept = [buffer.clone() for buffer in buffers]
             weight = rows.weight[batch]
             # Times the batch's mean weight, so that a light batch steps less than a heavy one.
             loss = nll(network(rows.x[batch]), rows.y[batch], weight) * weight.mean()
@@ -163,32 +182,32 @@ def train(
             loss.backward()
             norm = nn.utils.clip_grad_norm_(parameters, 1.0)
             if bool((loss + norm).isfinite()):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * trust
                 optimizer.step()
+                trust = min(1.0, 1.5 * trust)
                 total += loss.detach()
                 n_steps += 1
                 n_skipped_in_a_row = 0
                 continue
+            for buffer, value in zip(buffers, kept, strict=True):
+                buffer.copy_(value)  # a running mean has seen the batch already
             report.n_skipped_steps += 1
             n_skipped_in_a_row += 1
-            rate = scale_rate(0.5)
-            report.events.append(f"epoch {epoch}: a step was not finite and was skipped; learning rate now {rate:.2g}")
-            if n_skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
-                if n_rollbacks == _MAX_ROLLBACKS:
-                    raise _diverged(f"{n_skipped_in_a_row} steps in a row without a finite loss, in epoch {epoch}")
-                n_rollbacks, n_skipped_in_a_row = n_rollbacks + 1, 0
-                network.load_state_dict(best_state)
-                optimizer.state.clear()
-                report.events.append(
-                    f"epoch {epoch}: {_MAX_SKIPPED_IN_A_ROW} skipped in a row; back to the best weights"
-                )
+            trust *= 0.5
+            report.events.append(f"epoch {epoch}: a step was not finite and was skipped; the next at half the rate")
             if may_retry:
                 batches.append((batch, False))
+            if n_skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
+                roll_back(f"epoch {epoch}: {n_skipped_in_a_row} steps in a row were not finite")
 
         report.train_nll.append((total / n_steps).item() if n_steps else math.nan)
         report.valid_nll.append(evaluate_nll(network, judges))
         if report.valid_nll[-1] < report.best_nll or not math.isfinite(report.best_nll):
             report.best_epoch = epoch
             best_state = copy.deepcopy(network.state_dict())
+        elif not math.isfinite(report.valid_nll[-1]):
+            roll_back(f"epoch {epoch}: the held-out NLL is {report.valid_nll[-1]}")
         report.seconds = time.perf_counter() - start
         if on_epoch is not None:
             on_epoch(report)
@@ -197,12 +216,11 @@ def train(
             report.events.append(f"epoch {epoch}: no better held-out NLL for {patience} epochs; stopped")
             break
         if stalled >= max(1, patience // 2):
-            last_drop = epoch
-            rate = scale_rate(1 / 3)
+            last_drop, rate = epoch, rate / 3
             report.events.append(f"epoch {epoch}: held-out NLL stalls; learning rate now {rate:.2g}")
+    network.load_state_dict(best_state)
     if not math.isfinite(report.best_nll):
         raise _diverged(f"no finite NLL in {report.n_epochs} epochs")
-    network.load_state_dict(best_state)
     network.eval()
     report.seconds = time.perf_counter() - start
     return report

@@ -10,6 +10,8 @@ from torch.distributions import Distribution, Normal
 from .base import ScalarFamily
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_SMALLEST_RAW = -40.0
+"""Of a scale without a floor: below it, one unit away, a squared deviation overflows float32."""
 _FIT_SCALE_FLOOR = 1e-3
 """Smallest scale that `fit` returns, as a fraction of the target's own."""
 
@@ -25,13 +27,18 @@ def standard_cdf(z: Tensor) -> Tensor:
 
 
 def positive(raw: Tensor, floor: Tensor | float) -> Tensor:
-    """floor + exp(raw): a positive scale that never falls below its floor."""
-    return floor + raw.exp()
+    """floor + (exp(raw) below 0, 1 + raw above): a positive scale that never falls below its floor.
+
+    It is exponential where scales are small and must be learned over orders of magnitude, and linear beyond 1 (the
+    target's own scale, where that is standardised), so that it does not explode outside the range of the features.
+    """
+    return floor + torch.where(raw < 0, raw.clamp(_SMALLEST_RAW, 0).exp(), 1 + raw)
 
 
 def unpositive(scale: Tensor, floor: Tensor | float) -> Tensor:
     """The inverse of `positive`; a scale at the floor is taken as just above it."""
-    return (scale - floor).clamp(min=1e-6 * scale).log()
+    above = torch.maximum(scale - floor, 1e-6 * scale)
+    return torch.where(above < 1, above.log(), above - 1)
 
 
 def weighted_moments(
@@ -48,7 +55,7 @@ def weighted_moments(
 
 
 class NormalFamily(ScalarFamily[Normal]):
-    """N(loc, scale^2): 2 raw parameters, loc and log(scale - floor)."""
+    """N(loc, scale^2): 2 raw parameters, of loc and of scale."""
 
     name = "normal"
 
