@@ -1,6 +1,9 @@
 """Tests check the shapes that annotations promise, and run the code blocks of every page."""
 
+import os
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +30,20 @@ from sybil.parsers.markdown import PythonCodeBlockParser  # noqa: E402
 
 from mixtura import MixturaWarning  # noqa: E402
 
-pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"]).pytest()
+
+def _enter_page(namespace: dict) -> None:
+    namespace["_page"] = (Path.cwd(), tempfile.mkdtemp())
+    os.chdir(namespace["_page"][1])
+
+
+def _leave_page(namespace: dict) -> None:
+    os.chdir(namespace["_page"][0])
+    shutil.rmtree(namespace["_page"][1])
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"], setup=_enter_page, teardown=_leave_page
+).pytest()
 
 
 @pytest.fixture(autouse=True)

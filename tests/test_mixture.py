@@ -213,7 +213,7 @@ def test_gradients_do_not_change_the_answer_nor_poison_other_rows(dtype):
     (gradient,) = torch.autograd.grad(quantiles[1], loc, retain_graph=True)
     torch.testing.assert_close(gradient, torch.tensor([1.0, 0.0], dtype=dtype))
     (gradient,) = torch.autograd.grad(quantiles[2], loc)
-    torch.testing.assert_close(gradient, torch.tensor([0.5, 0.5], dtype=dtype))
+    torch.testing.assert_close(gradient, torch.tensor([0.5, 0.5], dtype=dtype), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])

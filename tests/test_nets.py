@@ -69,7 +69,6 @@ def test_the_weight_floor_keeps_a_dead_components_gradient_alive():
     "parameters",
     [
         {"n_components": 0},
-        {"n_components": 2.0},
         {"in_features": 0},
         {"event_size": 0},
         {"weight_floor": 0.25},

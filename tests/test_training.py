@@ -77,7 +77,7 @@ def targets() -> dict[str, np.ndarray]:
         "sharp and broad": np.where(rng.random(n) < 0.5, 0.01, 3) * rng.normal(size=n),
         "whole numbers": rng.poisson(3, n).astype(float),
         "cross": rng.normal(size=(n, 2)) * np.where(rng.random((n, 1)) < 0.5, [1, 0.02], [0.02, 1]),
-        "nearly on a line": (u := rng.normal(size=(n, 1))) * [1, 2] + 0.01 * rng.normal(size=(n, 2)) * [0, 1],
+        "nearly on a line": rng.normal(size=(n, 1)) * [1, 2] + 0.01 * rng.normal(size=(n, 2)) * [0, 1],
         "five heavy tails": rng.standard_t(3, (n, 5)),
         "ring": np.stack([np.cos(a := rng.uniform(0, 2 * np.pi, n)), np.sin(a)], 1) + 0.05 * rng.normal(size=(n, 2)),
     }
@@ -197,14 +197,13 @@ def test_a_skipped_step_leaves_running_means_alone():
 
 
 def test_a_row_that_is_never_finite_does_not_stop_the_learning():
-    rows, clean = make_rows(), make_network()
+    rows, network = make_rows(), make_network()
     x = rows.x.clone()
     x[7] = math.nan
-    spoiled = make_network()
-    report = run(spoiled, Rows(x, rows.y, rows.weight), make_rows(seed=1), max_epochs=30)
-    reference = run(clean, rows, make_rows(seed=1), max_epochs=30)
-    assert report.n_skipped_steps == 60
-    assert report.best_nll < reference.best_nll + 0.3
+    report = run(network, Rows(x, rows.y, rows.weight), make_rows(seed=1), max_epochs=40)
+    assert report.n_skipped_steps == 80
+    assert report.valid_nll[39] < report.valid_nll[20] < report.valid_nll[0]
+    assert report.best_nll < report.start_nll - 0.5
 
 
 def test_a_network_that_is_never_finite_ends_in_a_coded_error():

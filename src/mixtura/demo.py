@@ -120,7 +120,7 @@ def ask_dropoff(max_epochs: int) -> Section:
         plot_mixture(model.predict_dist(pickup), ax=ax)
         ax.scatter(*train[target].to_numpy().T, s=0.4, color=GREY, alpha=0.25, lw=0)
         ax.plot(east, north, "*", color=ORANGE, ms=13, mec="white", mew=0.8)
-        ax.set_xlabel("km east of Times Square")
+        ax.set(xlabel="km east of Times Square", ylabel="")
     figure.axes[0].set_ylabel("km north")
     caption = (
         "Density of the drop-off for four pick-ups (stars), Friday 19:00, with the components' 90% ellipses; "

@@ -55,7 +55,7 @@ def plot_density(
 
     Raises
     ------
-    MixturaError : ``E-plot-kind``, ``E-plot-feature``, ``E-scalar-only`` for a vector target.
+    MixturaError : ``E-plot-kind``, ``E-plot-feature``, ``E-input-length``, ``E-scalar-only`` for a vector target.
     """
     if kind not in ("heatmap", "fan"):
         raise MixturaError("E-plot-kind", f"kind={kind!r}", "'heatmap' or 'fan'", "choose one of these")
@@ -64,14 +64,15 @@ def plot_density(
         expected = f"one of {', '.join(map(str, table.columns))}"
         raise MixturaError("E-plot-feature", f"feature={feature!r}", expected, "name a column, or give its position")
     column = feature if feature in table.columns else table.columns[int(feature)]
-    if not pd.api.types.is_numeric_dtype(table[column]) or pd.api.types.is_bool_dtype(table[column]):
+    is_number = pd.api.types.is_numeric_dtype(table[column]) and not pd.api.types.is_bool_dtype(table[column])
+    if not is_number or table[column].isna().all():
         raise MixturaError("E-plot-feature", f"{column!r}, a category", "a number", "choose a numeric feature")
 
     along = np.linspace(*_ends(table[column]), n_points)
     typical = {
         name: values.median()
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        else values.mode().iloc[0]
+        else next(iter(values.mode()), None)
         for name, values in table.items()
     }
     grid = pd.DataFrame({name: [value] * n_points for name, value in typical.items()}, columns=table.columns)
@@ -81,6 +82,11 @@ def plot_density(
             grid[name] = grid[name].astype(dtype)
     mixture = model.predict_dist(grid if isinstance(X, pd.DataFrame) else grid.to_numpy())
 
+    if y is not None:
+        y = np.asarray(y, dtype=np.float64).reshape(-1)
+        if len(y) != len(table):
+            got = f"{len(y)} values of y for {len(table)} rows"
+            raise MixturaError("E-input-length", got, "one for each row", "give the y of these rows")
     ax = _axes(ax)
     if kind == "heatmap":
         low, high = mixture.icdf([[0.002], [0.998]])
@@ -99,7 +105,7 @@ def plot_density(
         ax.plot(along, mixture.icdf(0.5), color=INK, lw=1.5, label="median")
         ax.legend(frameon=False)
     if y is not None:
-        ax.scatter(table[column], np.asarray(y), s=5, color=INK, alpha=0.35, lw=0, zorder=3)
+        ax.scatter(table[column], y, s=5, color=INK, alpha=0.35, lw=0, zorder=3)
     ax.set_xlim(along[0], along[-1])
     ax.set_xlabel(str(column) if isinstance(X, pd.DataFrame) else f"x{table.columns.get_loc(column)}")
     ax.set_ylabel(model.target_names_[0] if model.target_names_ else "y")
@@ -127,8 +133,10 @@ def plot_mixture(
 
     Raises
     ------
-    MixturaError : ``E-plot-shape`` for more than one mixture or more than two coordinates.
+    MixturaError : ``E-plot-shape`` for more than one mixture or more than two coordinates, ``E-coverage-range``.
     """
+    if not 0 < coverage < 1:
+        raise MixturaError("E-coverage-range", f"coverage={coverage!r}", "0 < coverage < 1", "0.9 means 90%")
     if mixture.batch_shape not in ((), (1,)) or mixture.event_shape not in ((), (2,)):
         expected = "a single mixture of a scalar or of two coordinates"
         raise MixturaError("E-plot-shape", f"{mixture!r}", expected, "take one row, mixture[i], or one .marginal(dim)")
@@ -191,6 +199,8 @@ def _plot_map(mixture: Mixture, y: ArrayLike | None, coverage: float, ax: Axes, 
                 alpha=alpha,
             )
         )
+    ax.set_xlabel("y0")
+    ax.set_ylabel("y1")
     if y is not None:
         ax.scatter(*np.asarray(y).reshape(2), color=ORANGE, s=40, marker="x", zorder=4)
     ax.set_xlim(first[0].item(), first[-1].item())
