@@ -106,6 +106,28 @@ def test_rows_without_a_target_are_left_out_and_told(trips):
     assert "10 rows without minutes are left out" in done.stderr
 
 
+def test_codes_keep_their_zeros_and_names_their_brackets():
+    table = make_trips()
+    table["zone [usd]"] = [f"{i % 10:02d}" if i else "x" for i in range(len(table))]
+    table.to_csv("a.csv", index=False)
+    done = run("fit", "a.csv", "--target", "minutes", "--target", "minutes", "-o", "m", "--max-epochs", 1)
+    assert done.exit_code == 0, done.output
+    assert "zone [usd]" in done.stdout
+    table.tail(20).to_csv("new.csv", index=False)  # without the x, these would be read as numbers
+    done = run("predict", "m", "new.csv", "-o", "out.csv.gz", "--quantiles", "0.1234567,0.1234568")
+    assert "unseen" not in done.stderr
+    assert {"q0.1234567", "q0.1234568"} <= set(pd.read_csv("out.csv.gz").columns)
+
+
+def test_models_fitted_on_arrays_are_served_by_position():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    mixtura.MDNRegressor(n_components=1, max_epochs=1).fit(X, X).save("m")
+    pd.DataFrame(X).to_csv("x.csv", index=False)
+    done = run("predict", "m", "x.csv", "-o", "out.csv", "--quantiles", "0.5")
+    assert done.exit_code == 0, done.output
+    assert list(pd.read_csv("out.csv").columns) == ["y0_mean", "y0_std", "y0_q0.5", "y1_mean", "y1_std", "y1_q0.5"]
+
+
 def test_unseen_categories_are_told_in_one_line(model, trips):
     trips.assign(borough="Hoboken").to_csv("new.csv", index=False)
     done = run("predict", model, "new.csv", "-o", "out.csv")
@@ -134,6 +156,12 @@ ROWS = "\n".join(f"{i},{i % 7}" for i in range(30))
         ("E-file-empty", lambda: ("fit", write("a.csv", "x,y\n"), *FIT)),
         ("E-file-format", lambda: ("fit", write("a.csv", 'x,y\n1,2\n1,2,3,4\n"'), *FIT)),
         ("E-file-format", lambda: ("fit", write("a.parquet", "no parquet"), *FIT)),
+        ("E-file-format", lambda: ("fit", write("a.csv", "x,y\n1,2,3\n4,5,6\n"), *FIT)),
+        ("E-file-format", lambda: ("fit", write("a.zip", "no zip"), *FIT)),
+        ("E-file-format", lambda: ("fit", write("a.csv.xz", "no xz"), *FIT)),
+        ("E-file-format", lambda: ("fit", write("a.csv.gz", "no gz"), *FIT)),
+        ("E-parameter", lambda: ("fit", "trips.csv", *FIT, "--random-state", 2**40)),
+        ("E-parameter", lambda: ("predict", "m", "trips.csv", "--random-state", -1)),
         ("E-column-missing", lambda: ("fit", write("a.csv", f"x,z\n{ROWS}"), *FIT)),
         ("E-column-missing", lambda: ("fit", write("a.csv", f"x,y\n{ROWS}"), *FIT, "--drop", "q")),
         ("E-column-missing", lambda: ("predict", "m", write("a.csv", "miles\n1"))),

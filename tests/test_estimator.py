@@ -2,11 +2,14 @@
 
 import pickle
 import warnings
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -287,6 +290,26 @@ def test_a_column_of_many_levels_keeps_the_frequent_ones():
         model.predict(pd.DataFrame({"id": ["once299", "never"]}))
 
 
+def test_categories_that_are_numbers_are_still_categories():
+    rng = np.random.default_rng(0)
+    zone = rng.integers(0, 8, 400)
+    y = 10.0 * rng.permutation(8)[zone] + 0.1 * rng.normal(size=400)
+    as_category = pd.DataFrame({"zone": pd.Categorical(zone)})
+    model = quick(n_components=1, max_epochs=40).fit(as_category, y)
+    assert model.encoder_.n_encoded == 8
+    assert model.score(as_category, y) > 0.99
+    with pytest.warns(MixturaWarning, match="'99'"):
+        model.predict(pd.DataFrame({"zone": pd.Categorical([99])}))
+
+
+def test_numbers_held_as_objects_are_numbers():
+    X, y = make_data()
+    table = pd.DataFrame({"a": [Decimal(str(value)) for value in X[:, 0]], "b": list(X[:, 1])}, dtype=object)
+    assert quick(max_epochs=2).fit(table, y).encoder_.n_encoded == 2
+    assert np.isfinite(quick(max_epochs=2).fit(X, pd.Series(list(y), dtype=object)).predict(X)).all()
+    assert np.isfinite(quick(max_epochs=2).fit(X, pd.DataFrame(np.c_[y, X], columns=["a", "a", "b"])).predict(X)).all()
+
+
 def test_constant_columns_do_no_harm():
     X, y = make_data()
     model = quick().fit(np.hstack([X, np.full((300, 1), 1e9)]), y)
@@ -310,6 +333,53 @@ def test_clone_pickle_pipeline_and_search(fitted):
     assert cross_val_score(quick(max_epochs=10), X, y, cv=2).shape == (2,)
     log = TransformedTargetRegressor(quick(), func=np.exp, inverse_func=np.log).fit(X, y)
     assert log.predict(X).shape == (300,)
+
+
+def test_the_scorer_looks_through_pipelines_and_searches():
+    X, y = make_data(120)
+    search = GridSearchCV(quick(max_epochs=2), {"n_components": [1, 2]}, scoring=neg_nll_scorer, cv=2)
+    assert np.isfinite(cross_val_score(search, X, y, scoring=neg_nll_scorer, cv=2)).all()
+    model = quick(max_epochs=2)
+    direct = neg_nll_scorer(model.fit(X, y), X, y)
+    assert neg_nll_scorer(make_pipeline(clone(model)).fit(X, y), X, y) == direct
+    assert neg_nll_scorer(make_pipeline(make_pipeline(clone(model))).fit(X, y), X, y) == direct
+
+
+def test_numpy_numbers_are_parameters_like_any():
+    X, y = make_data(100)
+    plain = quick(batch_size=9, validation_fraction=0.25, max_epochs=3).fit(X, y)
+    typed = quick(
+        batch_size=np.int16(9),
+        validation_fraction=np.float64(0.25),
+        max_epochs=np.int64(3),
+        n_components=np.int8(2),
+        learning_rate=np.float32(5e-3),
+        verbose=np.False_,
+    ).fit(X, y)
+    np.testing.assert_allclose(typed.predict(X), plain.predict(X), rtol=1e-5)
+    assert np.isfinite(quick(validation_fraction=0.99, max_epochs=2).fit(X, y).predict(X)).all()
+
+
+def test_torch_settings_of_the_user_do_not_matter():
+    X, y = make_data(100)
+    plain = quick(max_epochs=3).fit(X, y).predict(X)
+    with torch.no_grad():
+        assert np.array_equal(quick(max_epochs=3).fit(X, y).predict(X), plain)
+    with torch.inference_mode():
+        assert np.array_equal(quick(max_epochs=3).fit(X, y).predict(X), plain)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert np.isfinite(quick(max_epochs=3).fit(X, y).predict(X)).all()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_the_spread_far_outside_the_data_stays_in_proportion():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 1))
+    y = X[:, 0] + rng.normal(size=400)
+    _, std = quick(max_epochs=60).fit(X, y).predict([[100.0]], return_std=True)
+    assert std[0] < 1000
 
 
 def test_scorer_takes_weights(fitted):
@@ -356,7 +426,21 @@ TABLE, PRICE = make_table(40)
         ("E-feature-empty", TABLE.assign(kind=None), PRICE, {}),
         ("E-feature-date", TABLE.assign(when=pd.Timestamp("2026-01-01")), PRICE, {}),
         ("E-feature-date", TABLE.assign(when="2026-01-01 12:30:00"), PRICE, {}),
+        ("E-feature-date", TABLE.assign(when="01/31/2026"), PRICE, {}),
+        ("E-feature-date", TABLE.assign(when=[date(2026, 1, 31)] * 40), PRICE, {}),
+        ("E-feature-date", TABLE.assign(when=pd.period_range("2020", periods=40)), PRICE, {}),
         ("E-feature-type", TABLE.assign(both=[[1, 2]] * 40), PRICE, {}),
+        ("E-feature-type", TABLE.assign(raw=[b"a"] * 40), PRICE, {}),
+        ("E-feature-type", TABLE.assign(wave=1j), PRICE, {}),
+        ("E-feature-infinite", 1e200 * X0, Y0, {}),
+        ("E-features", csr_array(X0), Y0, {}),
+        ("E-features", pd.DataFrame(X0, columns=[0, "a"]), Y0, {}),
+        ("E-target-type", X0, pd.Series(pd.date_range("2026", periods=40), name="when"), {}),
+        ("E-target-type", X0, pd.Series([date(2026, 1, 31)] * 40), {}),
+        ("E-target-type", X0, csr_array(X0), {}),
+        ("E-parameter", X0, Y0, {"random_state": 2**32}),
+        ("E-parameter", X0, Y0, {"family": ["normal"]}),
+        ("E-parameter", X0, Y0, {"covariance_type": ["full"]}),
     ],
 )
 def test_errors_are_coded(code, X, y, parameters):
@@ -370,7 +454,8 @@ def test_errors_of_the_answers_are_coded(fitted):
     for code, ask in {
         "E-coverage-range": lambda: fitted.predict_interval(X0, 90),
         "E-quantile-range": lambda: fitted.predict_quantiles(X0, [5, 95]),
-        "E-parameter": lambda: fitted.sample(X0, 0),
+        "E-parameter": lambda: fitted.sample(X0, 2, -1),
+        "E-scorer": lambda: neg_nll_scorer(StandardScaler(), X0, Y0),
         "E-features": lambda: fitted.predict(X0[:, :1]),
         "E-target-shape": lambda: fitted.score_samples(X0, np.zeros((40, 2))),
         "E-input-length": lambda: fitted.score_samples(X0, Y0[:3]),
@@ -382,6 +467,12 @@ def test_errors_of_the_answers_are_coded(fitted):
     table_model = quick(max_epochs=2).fit(TABLE, PRICE)
     with pytest.raises(MixturaError, match=r"\[E-feature-type\].*'size'"):
         table_model.predict(TABLE.assign(size="large"))
+    with pytest.raises(MixturaError, match=r"\[E-feature-type\].*dates"):
+        table_model.predict(TABLE.assign(size=pd.Timestamp("2026-01-01")))
+    with pytest.raises(MixturaError, match=r"\[E-features\]"):
+        table_model.predict(TABLE.to_numpy())
+    with pytest.raises(MixturaError, match=r"\[E-parameter\]"):
+        fitted.sample(X0, 0)
     with pytest.raises(MixturaError, match=r"\[E-sample-weight\]"):
         quick().fit(X0, Y0, sample_weight=-np.ones(40))
     with pytest.raises(MixturaError, match=r"\[E-sample-weight\]"):

@@ -95,6 +95,22 @@ def test_saving_replaces_a_model_and_nothing_else(saved):
     assert (precious / "chapter1.tex").read_text() == "years of work"
 
 
+def test_a_folder_that_holds_more_than_a_model_is_left_alone(saved):
+    model = mixtura.load(saved)
+    (saved / "out.csv").write_text("predictions that somebody keeps beside the model")
+    foreign = saved.parent / "project"
+    foreign.mkdir()
+    (foreign / "model.json").write_text('{"name": "of another tool"}')
+    for folder in (saved, foreign):
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(MixturaError, match=r"\[E-save-target\]"):
+            model.save(folder)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    for impossible in ("a" * 300, "a\0b", "."):
+        with pytest.raises(MixturaError, match=r"\[E-save-(target|write)\]"):
+            model.save(impossible)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_told(saved, tmp_path):
     model = mixtura.load(saved)
@@ -172,6 +188,12 @@ HOSTILE = {
     "a negative shape": lambda m: m.update(y_shape=[-3]),
     "a report with other fields": lambda m: m["report"].update(evil=1),
     "no report": lambda m: m.update(report=None),
+    "levels that are one text": lambda m: m["columns"][1].update(levels="ab"),
+    "a name that is a list": lambda m: m["columns"][0].update(name=["size"]),
+    "targets that are a number": lambda m: m.update(target_names=5),
+    "an epoch that was not run": lambda m: m["report"].update(best_epoch=10**6),
+    "many layers": lambda m: m["parameters"].update(hidden_layer_sizes=[8] * 20_000),
+    "a format that is text": lambda m: m.update(format_version="99"),
     "a format of the future": lambda m: m.update(format_version=99),
 }
 
@@ -197,7 +219,7 @@ def test_text_that_is_no_manifest_ends_in_a_coded_error(saved, text):
         mixtura.load(saved)
 
 
-@pytest.mark.parametrize("what", ["missing", "wrong shape", "wrong type", "extra"])
+@pytest.mark.parametrize("what", ["missing", "wrong shape", "wrong type", "extra", "NaN", "negative scale"])
 def test_tensors_that_do_not_fit_end_in_a_coded_error(saved, what):
     tensors = load_file(saved / "tensors.safetensors")
     name = "network.head.linear.weight"
@@ -207,6 +229,10 @@ def test_tensors_that_do_not_fit_end_in_a_coded_error(saved, what):
         tensors[name] = tensors[name][:, :-1].contiguous()
     elif what == "wrong type":
         tensors["encoder.indicated"] = tensors["encoder.indicated"] + 100
+    elif what == "NaN":
+        tensors[name][0, 0] = float("nan")
+    elif what == "negative scale":
+        tensors["y_scaler.scale"] *= -1
     else:
         tensors["network.surprise"] = tensors[name].clone()
     save_file(tensors, saved / "tensors.safetensors")

@@ -60,9 +60,10 @@ def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
         if path.suffix.lower() in _PARQUET:
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, dtype=dict.fromkeys(text_columns, str), low_memory=False)
-            if not isinstance(table.index, pd.RangeIndex):
-                raise ValueError("rows have more fields than the header; is there a comma too many?")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+                types = dict.fromkeys(text_columns, str)
+                table = pd.read_csv(path, dtype=types, index_col=False, low_memory=False)
     except pd.errors.EmptyDataError:
         table = pd.DataFrame()
     except Exception as error:  # whatever pandas, a decompressor or pyarrow may raise on a damaged file

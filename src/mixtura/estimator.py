@@ -365,16 +365,20 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     def _build_network(self, n_inputs: int, generator: torch.Generator | None = None, device: str = "cpu") -> MDN:
         scale = torch.as_tensor(self.y_scaler_.scale_, dtype=torch.float32)
-        floor = torch.full_like(scale, _DEFAULT_SCALE_FLOOR) if self.scale_floor is None else self.scale_floor / scale
+        floor = (
+            torch.full_like(scale, _DEFAULT_SCALE_FLOOR)
+            if self.scale_floor is None
+            else float(self.scale_floor) / scale
+        )
         with torch.device(device):
-            backbone = MLP(n_inputs, self.hidden_layer_sizes, generator)
+            backbone = MLP(n_inputs, [int(size) for size in self.hidden_layer_sizes], generator)
             head = MixtureHead(
                 backbone.out_features,
-                self.n_components,
+                int(self.n_components),
                 self._event_size,
                 get_family(self.family, self._event_size, self.covariance_type),
                 scale_floor=floor if self._event_size else floor[0],
-                weight_floor=self.weight_floor,
+                weight_floor=float(self.weight_floor),
                 generator=generator,
             )
         return MDN(backbone, head).float()

@@ -53,7 +53,7 @@ def write_folder(path: str | os.PathLike[str], manifest: dict[str, Any], tensors
             if (staging / "old").exists() and not path.exists():
                 (staging / "old").rename(path)
             shutil.rmtree(staging, ignore_errors=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         fix = "check that the disk has room and the folder may be written"
         raise MixturaError("E-save-write", f"{error}", "a writable folder", fix) from error
 
