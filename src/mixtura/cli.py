@@ -52,7 +52,8 @@ def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
 
     Raises
     ------
-    MixturaError : ``E-file-missing``, ``E-file-empty``, ``E-file-format``.
+    MixturaError
+        ``E-file-missing``, ``E-file-empty``, ``E-file-format``.
     """
     if not path.is_file():
         raise MixturaError("E-file-missing", f"{path}, which is no file", "a CSV or Parquet file", "check the path")

@@ -33,14 +33,19 @@ def make_inverse_sine(
 
     Parameters
     ----------
-    n : number of rows.
-    noise : standard deviation of the normal noise in x.
-    random_state : seed.
+    n
+        Number of rows.
+    noise
+        Standard deviation of the normal noise in x.
+    random_state
+        Seed.
 
     Returns
     -------
-    X : shape (n, 1), the observed x.
-    y : shape (n,), the t that led to it.
+    X
+        The observed x, shape (n, 1).
+    y
+        The t that led to it, shape (n,).
 
     References
     ----------

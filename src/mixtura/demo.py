@@ -62,13 +62,17 @@ def run_demo(folder: Path, console: Console, max_epochs: int = 300) -> list[Sect
 
     Parameters
     ----------
-    folder : where the pictures and the page go; made if need be.
-    console : where the tables are printed.
-    max_epochs : most passes over the rows of each network.
+    folder
+        Where the pictures and the page go; made if need be.
+    console
+        Where the tables are printed.
+    max_epochs
+        Most passes over the rows of each network.
 
     Raises
     ------
-    MixturaError : ``E-file-write`` where the folder can't be written.
+    MixturaError
+        ``E-file-write`` where the folder can't be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

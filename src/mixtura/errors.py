@@ -20,8 +20,10 @@ class MixturaError(_Coded, ValueError):
 
     Parameters
     ----------
-    code : stable name such as ``"E-target-nan"``; docs/errors.md explains each.
-    got, expected, fix : phrases without a closing full stop.
+    code
+        Stable name such as ``"E-target-nan"``; docs/errors.md explains each.
+    got, expected, fix
+        Phrases without a closing full stop.
 
     Examples
     --------

@@ -98,28 +98,47 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_components : components of the mixture. A few more than the modes you expect; they are not modes.
-    family : law of a component, ``"normal"``.
-    covariance_type : ``"full"``, ``"diag"`` or ``"spherical"``, for a vector target.
-    hidden_layer_sizes : widths of the network's hidden layers.
-    scale_floor : smallest scale of a component, in units of y; None is 1e-3 of the target's standard deviation.
-    weight_floor : smallest weight of a component.
-    max_epochs : most passes over the rows.
-    batch_size : rows in a step; None is 32 below 5,000 rows and 256 from there on.
-    learning_rate : of AdamW at the start.
-    weight_decay : of AdamW, on weight matrices only.
-    patience : epochs without a better held-out NLL before training ends.
-    validation_fraction : share of rows held out to decide when to end (none below 20 rows, or with `eval_set`).
-    random_state : seed of everything random; the same seed gives the same model to the bit on one machine.
-    verbose : whether to show a progress bar.
+    n_components
+        Components of the mixture. A few more than the modes you expect; they are not modes.
+    family
+        Law of a component, ``"normal"``.
+    covariance_type
+        ``"full"``, ``"diag"`` or ``"spherical"``, for a vector target.
+    hidden_layer_sizes
+        Widths of the network's hidden layers.
+    scale_floor
+        Smallest scale of a component, in units of y; None is 1e-3 of the target's standard deviation.
+    weight_floor
+        Smallest weight of a component.
+    max_epochs
+        Most passes over the rows.
+    batch_size
+        Rows in a step; None is 32 below 5,000 rows and 256 from there on.
+    learning_rate
+        Rate of AdamW at the start.
+    weight_decay
+        Weight decay of AdamW, on matrices only.
+    patience
+        Epochs without a better held-out NLL before training ends.
+    validation_fraction
+        Share of rows held out to decide when to end (none below 20 rows, or with `eval_set`).
+    random_state
+        Seed of everything random; the same seed gives the same model to the bit on one machine.
+    verbose
+        Whether to show a progress bar.
 
     Attributes
     ----------
-    network_ : the `MDN` from encoded features to a Mixture of the standardised target, float64.
-    fit_report_ : what happened in training.
-    n_features_in_, feature_names_in_ : as in scikit-learn.
-    target_names_ : names of the target's columns where y had them, else None.
-    encoder_, y_scaler_ : how features and targets are standardised.
+    network_
+        The `MDN` from encoded features to a Mixture of the standardised target, float64.
+    fit_report_
+        What happened in training.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+    target_names_
+        Names of the target's columns where y had them, else None.
+    encoder_, y_scaler_
+        How features and targets are standardised.
 
     References
     ----------
@@ -189,14 +208,19 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : data frame or array, shape (n, p); NaN where a value is missing.
-        y : shape (n,) for a scalar target, (n, D) for a joint density of D targets.
-        sample_weight : shape (n,), not negative; a weight of 0 leaves the row out.
-        eval_set : (X, y) that decides when training ends; by default a share of the rows is held out for that.
+        X
+            Data frame or array, shape (n, p); NaN where a value is missing.
+        y
+            Shape (n,) for a scalar target, (n, D) for a joint density of D targets.
+        sample_weight
+            Shape (n,), not negative; a weight of 0 leaves the row out.
+        eval_set
+            (X, y) that decides when training ends; by default a share of the rows is held out for that.
 
         Raises
         ------
-        MixturaError : with a code that says which input does not fit, and how to mend it (docs/errors.md). A model
+        MixturaError
+            With a code that says which input does not fit, and how to mend it (docs/errors.md). A model
             that was fitted before stays as it was.
         """
         before = dict(self.__dict__)
@@ -415,11 +439,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        quantiles : levels in [0, 1], shape (Q,).
+        quantiles
+            Levels in [0, 1], shape (Q,).
 
         Raises
         ------
-        MixturaError : ``E-quantile-range`` for levels outside [0, 1].
+        MixturaError
+            ``E-quantile-range`` for levels outside [0, 1].
         """
         mixture = self.predict_dist(X)
         with _coded("E-quantile-range", "levels in [0, 1]"):
@@ -434,7 +460,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
         Raises
         ------
-        MixturaError : ``E-coverage-range`` unless 0 < coverage < 1.
+        MixturaError
+            ``E-coverage-range`` unless 0 < coverage < 1.
         """
         if not _is_real(0, 1)(coverage) or coverage == 0:
             raise MixturaError("E-coverage-range", f"coverage={coverage!r}", "0 < coverage < 1", "0.9 means 90%")
@@ -472,7 +499,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
         Raises
         ------
-        MixturaError : ``E-save-target`` where something else is in the way, ``E-save-write`` where it can't be written.
+        MixturaError
+            ``E-save-target`` where something else is in the way, ``E-save-write`` where it can't be written.
         """
         self._check_is_fitted()
         columns, arrays = self.encoder_.get_state()
@@ -545,7 +573,8 @@ def load(path: str | os.PathLike[str]) -> MDNRegressor:
 
     Raises
     ------
-    MixturaError : ``E-load-missing``, ``E-load-version`` or ``E-load-corrupt``.
+    MixturaError
+        ``E-load-missing``, ``E-load-version`` or ``E-load-corrupt``.
     """
     manifest, tensors = read_folder(path)
     try:

@@ -15,13 +15,17 @@ def neg_nll_scorer(estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | No
 
     Parameters
     ----------
-    estimator : a fitted `MDNRegressor`, or a pipeline or search (`GridSearchCV`) around one.
-    X, y : rows to score.
-    sample_weight : shape (n,).
+    estimator
+        A fitted `MDNRegressor`, or a pipeline or search (`GridSearchCV`) around one.
+    X, y
+        Rows to score.
+    sample_weight
+        Shape (n,).
 
     Raises
     ------
-    MixturaError : ``E-scorer`` for another estimator.
+    MixturaError
+        ``E-scorer`` for another estimator.
 
     Examples
     --------

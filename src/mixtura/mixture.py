@@ -25,21 +25,28 @@ class Mixture(Distribution):
 
     Parameters
     ----------
-    logits : Tensor, shape (*B, K). Unnormalised log weights; -inf is a weight of exactly 0.
-    components : a torch distribution whose last batch axis counts the K components. `Normal` gives a scalar target
+    logits
+        Tensor, shape (*B, K). Unnormalised log weights; -inf is a weight of exactly 0.
+    components
+        A torch distribution whose last batch axis counts the K components. `Normal` gives a scalar target
         (event_shape ()), `MultivariateNormal` or `Independent(Normal, 1)` a vector one (event_shape (D,)).
         Batch axes of logits and components broadcast.
-    validate_args : whether to check shapes and finiteness; None follows torch's own setting.
+    validate_args
+        Whether to check shapes and finiteness; None follows torch's own setting.
 
     Attributes
     ----------
-    logits : Tensor, shape (*B, K). Normalised: logsumexp over the last axis is 0.
-    components : the component distributions, batch_shape (*B, K).
-    family : the registered family that answers for the components.
+    logits
+        Tensor, shape (*B, K). Normalised: logsumexp over the last axis is 0.
+    components
+        The component distributions, batch_shape (*B, K).
+    family
+        The registered family that answers for the components.
 
     Raises
     ------
-    MixturaError : ``E-family-unknown`` for components of an unregistered law, ``E-mixture-shape`` where the shapes
+    MixturaError
+        ``E-family-unknown`` for components of an unregistered law, ``E-mixture-shape`` where the shapes
         do not fit, ``E-mixture-nan`` for parameters that are NaN or weights that are all 0.
 
     References
@@ -156,7 +163,8 @@ class Mixture(Distribution):
 
         Raises
         ------
-        MixturaError : ``E-vector-only`` for a scalar target.
+        MixturaError
+            ``E-vector-only`` for a scalar target.
         """
         family = self._vector_family("covariance", "use .variance")
         deviation = self.components.mean - self.mean.unsqueeze(-2)
@@ -171,11 +179,13 @@ class Mixture(Distribution):
 
         Parameters
         ----------
-        value : shape (*S, *B) + event_shape, broadcasting against the batch; a tensor, an array or numbers.
+        value
+            Shape (*S, *B) + event_shape, broadcasting against the batch; a tensor, an array or numbers.
 
         Returns
         -------
-        Tensor, shape (*S, *B). Through log-sum-exp, so it stays finite hundreds of scales away.
+        Tensor
+            Shape (*S, *B). Through log-sum-exp, so it stays finite hundreds of scales away.
         """
         value = self._checked(value)
         log_densities = self.family.log_prob(self.components, value.unsqueeze(self._component_axis))
@@ -186,7 +196,8 @@ class Mixture(Distribution):
 
         Raises
         ------
-        MixturaError : ``E-scalar-only`` for a vector target.
+        MixturaError
+            ``E-scalar-only`` for a vector target.
         """
         family = self._scalar_family("cdf")
         value = self._checked(value)
@@ -200,12 +211,14 @@ class Mixture(Distribution):
 
         Parameters
         ----------
-        value : levels in [0, 1], shape (*S, *B), broadcasting against the batch: for Q levels of each of N rows give
+        value
+            Levels in [0, 1], shape (*S, *B), broadcasting against the batch: for Q levels of each of N rows give
             shape (Q, 1).
 
         Raises
         ------
-        MixturaError : ``E-scalar-only`` for a vector target, ``E-quantile-range`` for levels outside [0, 1],
+        MixturaError
+            ``E-scalar-only`` for a vector target, ``E-quantile-range`` for levels outside [0, 1],
             ``E-value-shape`` for levels that do not broadcast.
 
         Examples
@@ -230,8 +243,10 @@ class Mixture(Distribution):
 
         Parameters
         ----------
-        sample_shape : how many draws of each mixture.
-        generator : where the randomness comes from; without one, torch's global generator, as in torch itself.
+        sample_shape
+            How many draws of each mixture.
+        generator
+            Where the randomness comes from; without one, torch's global generator, as in torch itself.
         """
         sample_shape = torch.Size(sample_shape)
         n_samples, n_rows = math.prod(sample_shape), math.prod(self.batch_shape)
@@ -257,11 +272,13 @@ class Mixture(Distribution):
 
         Parameters
         ----------
-        a, b : numbers or tensors that broadcast to batch_shape + event_shape; b may be negative, never 0.
+        a, b
+            Numbers or tensors that broadcast to batch_shape + event_shape; b may be negative, never 0.
 
         Raises
         ------
-        MixturaError : ``E-affine-zero`` where b is 0 or not finite, ``E-value-shape`` where a or b do not fit.
+        MixturaError
+            ``E-affine-zero`` where b is 0 or not finite, ``E-value-shape`` where a or b do not fit.
         """
         a, b = (torch.as_tensor(term, dtype=self.dtype, device=self.device) for term in (a, b))
         if not bool((b.isfinite() & (b != 0)).all()):
@@ -282,12 +299,15 @@ class Mixture(Distribution):
 
         Parameters
         ----------
-        mixtures : M mixtures of the same family, with equal event_shape and batch_shapes that broadcast.
-        weights : shape (M,) or (*B, M), not negative, any sum; equal by default.
+        mixtures
+            M mixtures of the same family, with equal event_shape and batch_shapes that broadcast.
+        weights
+            Shape (M,) or (*B, M), not negative, any sum; equal by default.
 
         Raises
         ------
-        MixturaError : ``E-pool-empty`` for no mixtures, ``E-pool-mismatch`` for mixtures or weights that do not fit,
+        MixturaError
+            ``E-pool-empty`` for no mixtures, ``E-pool-mismatch`` for mixtures or weights that do not fit,
             ``E-value-shape`` for batches that do not.
         """
         if not mixtures:
@@ -320,7 +340,8 @@ class Mixture(Distribution):
 
         Raises
         ------
-        MixturaError : ``E-vector-only`` for a scalar target, ``E-marginal-dim`` for a coordinate that is not there.
+        MixturaError
+            ``E-vector-only`` for a scalar target, ``E-marginal-dim`` for a coordinate that is not there.
         """
         family = self._vector_family("marginal", "a scalar mixture is its own margin")
         d = self.event_shape[0]

@@ -28,9 +28,12 @@ class MLP(nn.Sequential):
 
     Parameters
     ----------
-    in_features : number of inputs.
-    hidden_layer_sizes : width of each layer; the last one is the number of features.
-    generator : source of the initial weights; None takes torch's global one.
+    in_features
+        Number of inputs.
+    hidden_layer_sizes
+        Width of each layer; the last one is the number of features.
+    generator
+        Source of the initial weights; None takes torch's global one.
     """
 
     def __init__(self, in_features: int, hidden_layer_sizes: Sequence[int], generator: torch.Generator | None = None):
@@ -50,19 +53,28 @@ class MixtureHead(nn.Module):
 
     Parameters
     ----------
-    in_features : number of features.
-    n_components : M.
-    event_size : None for a scalar target, else D.
-    family : a registered family or its name.
-    covariance_type : ``"full"``, ``"diag"`` or ``"spherical"``, for a vector target.
-    scale_floor : no scale falls below it, in units of the target; a number or a tensor of shape (D,). It is what keeps
+    in_features
+        Number of features.
+    n_components
+        M.
+    event_size
+        None for a scalar target, else D.
+    family
+        A registered family or its name.
+    covariance_type
+        ``"full"``, ``"diag"`` or ``"spherical"``, for a vector target.
+    scale_floor
+        No scale falls below it, in units of the target; a number or a tensor of shape (D,). It is what keeps
         the likelihood bounded when a component sits on one point.
-    weight_floor : no weight falls below it (0 <= weight_floor < 1/M), so that a component's gradient never vanishes.
-    generator : source of the initial weights; None takes torch's global one.
+    weight_floor
+        No weight falls below it (0 <= weight_floor < 1/M), so that a component's gradient never vanishes.
+    generator
+        Source of the initial weights; None takes torch's global one.
 
     Raises
     ------
-    MixturaError : ``E-head-parameter`` for values out of range, ``E-family-unknown`` for an unregistered family.
+    MixturaError
+        ``E-head-parameter`` for values out of range, ``E-family-unknown`` for an unregistered family.
 
     References
     ----------
@@ -127,12 +139,15 @@ class MixtureHead(nn.Module):
 
         Parameters
         ----------
-        mixture : one mixture (no batch axes) of this head's family with its n_components.
-        gain : factor on the weight matrix; what is left of it must stay small beside the narrowest component.
+        mixture
+            One mixture (no batch axes) of this head's family with its n_components.
+        gain
+            Factor on the weight matrix; what is left of it must stay small beside the narrowest component.
 
         Raises
         ------
-        MixturaError : ``E-head-parameter`` for a mixture of another family or number of components.
+        MixturaError
+            ``E-head-parameter`` for a mixture of another family or number of components.
         """
         if mixture.batch_shape or mixture.n_components != self.n_components or not self.family.owns(mixture.components):
             expected = f"one mixture of {self.n_components} components of {self.family!r}"
@@ -148,8 +163,10 @@ class MDN(nn.Module):
 
     Parameters
     ----------
-    backbone : any module from rows (n, p) to features (n, in_features of the head).
-    head : from features to a `Mixture`.
+    backbone
+        Any module from rows (n, p) to features (n, in_features of the head).
+    head
+        From features to a `Mixture`.
 
     References
     ----------

@@ -45,17 +45,25 @@ def plot_density(
 
     Parameters
     ----------
-    model : fitted on a scalar target.
-    X : rows whose range the picture covers, as for `predict`.
-    y : shape (n,); drawn as points over the density.
-    feature : name or position of the feature on the horizontal axis; it must be a number.
-    kind : ``"heatmap"`` for the density itself, ``"fan"`` for the median and central 50, 80 and 95% bands.
-    n_points : points along the feature (and along y).
-    ax : where to draw; a new figure by default.
+    model
+        Fitted on a scalar target.
+    X
+        Rows whose range the picture covers, as for `predict`.
+    y
+        Shape (n,); drawn as points over the density.
+    feature
+        Name or position of the feature on the horizontal axis; it must be a number.
+    kind
+        ``"heatmap"`` for the density itself, ``"fan"`` for the median and central 50, 80 and 95% bands.
+    n_points
+        Points along the feature (and along y).
+    ax
+        Where to draw; a new figure by default.
 
     Raises
     ------
-    MixturaError : ``E-plot-kind``, ``E-plot-feature``, ``E-input-length``, ``E-scalar-only`` for a vector target.
+    MixturaError
+        ``E-plot-kind``, ``E-plot-feature``, ``E-input-length``, ``E-scalar-only`` for a vector target.
     """
     if kind not in ("heatmap", "fan"):
         raise MixturaError("E-plot-kind", f"kind={kind!r}", "'heatmap' or 'fan'", "choose one of these")
@@ -126,14 +134,19 @@ def plot_mixture(
 
     Parameters
     ----------
-    mixture : a single mixture (take one row: ``model.predict_dist(X)[0]``), scalar or with event_shape (2,).
-    y : the value observed, drawn as a mark.
-    coverage : of the interval, or of the ellipse around each component.
-    ax : where to draw; a new figure by default.
+    mixture
+        A single mixture (take one row: ``model.predict_dist(X)[0]``), scalar or with event_shape (2,).
+    y
+        The value observed, drawn as a mark.
+    coverage
+        Of the interval, or of the ellipse around each component.
+    ax
+        Where to draw; a new figure by default.
 
     Raises
     ------
-    MixturaError : ``E-plot-shape`` for more than one mixture or more than two coordinates, ``E-coverage-range``.
+    MixturaError
+        ``E-plot-shape`` for more than one mixture or more than two coordinates, ``E-coverage-range``.
     """
     if not 0 < coverage < 1:
         raise MixturaError("E-coverage-range", f"coverage={coverage!r}", "0 < coverage < 1", "0.9 means 90%")
@@ -213,8 +226,10 @@ def plot_fit(report: FitReport, *, ax: Axes | None = None) -> Axes:
 
     Parameters
     ----------
-    report : ``model.fit_report_``.
-    ax : where to draw; a new figure by default.
+    report
+        ``model.fit_report_``.
+    ax
+        Where to draw; a new figure by default.
     """
     ax = _axes(ax)
     ax.plot(report.train_nll, color=GREY, lw=1.5, label="training rows")

@@ -19,9 +19,12 @@ def solve_icdf(logits: Tensor, family: ScalarFamily, components: Distribution, l
 
     Parameters
     ----------
-    logits : normalised log weights, shape (*B, K).
-    components : batch_shape (*B, K).
-    level : probabilities in [0, 1], shape (*S, *B).
+    logits
+        Normalised log weights, shape (*B, K).
+    components
+        Batch_shape (*B, K).
+    level
+        Probabilities in [0, 1], shape (*S, *B).
 
     Notes
     -----

@@ -15,13 +15,17 @@ def nll(mixture: Mixture, y: Tensor, sample_weight: Tensor | None = None) -> Flo
 
     Parameters
     ----------
-    mixture : a batch of mixtures.
-    y : observations, shape batch_shape + event_shape.
-    sample_weight : shape batch_shape, not negative; the mean becomes sum(w * nll) / sum(w).
+    mixture
+        A batch of mixtures.
+    y
+        Observations, shape batch_shape + event_shape.
+    sample_weight
+        Shape batch_shape, not negative; the mean becomes sum(w * nll) / sum(w).
 
     Raises
     ------
-    MixturaError : ``E-value-shape`` for y or weights of another shape.
+    MixturaError
+        ``E-value-shape`` for y or weights of another shape.
 
     References
     ----------

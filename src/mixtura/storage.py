@@ -26,12 +26,15 @@ def write_folder(path: str | os.PathLike[str], manifest: dict[str, Any], tensors
 
     Parameters
     ----------
-    manifest : what JSON can hold.
-    tensors : by name; NaN and infinities survive.
+    manifest
+        What JSON can hold.
+    tensors
+        By name; NaN and infinities survive.
 
     Raises
     ------
-    MixturaError : ``E-save-target`` where something else than a model is in the way, ``E-save-write`` where the folder
+    MixturaError
+        ``E-save-target`` where something else than a model is in the way, ``E-save-write`` where the folder
         can't be written.
     """
     path = Path(path)
@@ -63,7 +66,8 @@ def check_free(path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    MixturaError : ``E-save-target``.
+    MixturaError
+        ``E-save-target``.
     """
     path = Path(path)
     try:
@@ -94,7 +98,8 @@ def read_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
 
     Raises
     ------
-    MixturaError : ``E-load-missing`` where there is no model, ``E-load-version`` for a newer format,
+    MixturaError
+        ``E-load-missing`` where there is no model, ``E-load-version`` for a newer format,
         ``E-load-corrupt`` for files that are cut off, altered or not ours.
     """
     path = Path(path)

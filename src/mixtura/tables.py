@@ -45,9 +45,12 @@ class TableEncoder:
 
     Attributes
     ----------
-    columns_ : the features, in the table's order.
-    imputer_, scaler_ : fitted on the numeric columns; imputer_ is None where there are none.
-    one_hot_ : fitted on the categories; None where there are none.
+    columns_
+        The features, in the table's order.
+    imputer_, scaler_
+        Fitted on the numeric columns; imputer_ is None where there are none.
+    one_hot_
+        Fitted on the categories; None where there are none.
     """
 
     def fit(self, table: pd.DataFrame | NDArray[np.float64], sample_weight: NDArray[np.float64]) -> "TableEncoder":
@@ -55,12 +58,15 @@ class TableEncoder:
 
         Parameters
         ----------
-        table : (n, p), a data frame of numbers, booleans and categories, or an array of numbers; NaN where missing.
-        sample_weight : (n,), not negative.
+        table
+            (n, p), a data frame of numbers, booleans and categories, or an array of numbers; NaN where missing.
+        sample_weight
+            (n,), not negative.
 
         Raises
         ------
-        MixturaError : ``E-feature-empty``, ``E-feature-date``, ``E-feature-infinite``, ``E-feature-type``.
+        MixturaError
+            ``E-feature-empty``, ``E-feature-date``, ``E-feature-infinite``, ``E-feature-type``.
         """
         if isinstance(table, pd.DataFrame):
             self.columns_ = [_describe(name, table.iloc[:, i]) for i, name in enumerate(table.columns)]
@@ -98,7 +104,8 @@ class TableEncoder:
 
         Warns
         -----
-        MixturaWarning : ``W-category-unseen`` for levels that were not there in `fit`; they are coded as unknown.
+        MixturaWarning
+            ``W-category-unseen`` for levels that were not there in `fit`; they are coded as unknown.
         """
         numbers, labels = self._split(table)
         self._warn_unseen(labels)

@@ -78,9 +78,12 @@ def starting_mixture(
 
     Parameters
     ----------
-    y : targets, (n,) or (n, D).
-    sample_weight : shape (n,), not negative.
-    seed : decides the rows and the start of k-means.
+    y
+        Targets, (n,) or (n, D).
+    sample_weight
+        Shape (n,), not negative.
+    seed
+        Decides the rows and the start of k-means.
     """
     some = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:_MOST_ROWS_TO_START]
     y, sample_weight = y[some], sample_weight[some]
@@ -132,15 +135,21 @@ def train(
 
     Parameters
     ----------
-    network : maps features (n, p) to a Mixture with batch_shape (n,).
-    rows, valid_rows : to learn from, and to decide when to stop; without the latter the former decide.
-    patience : epochs without a better held-out NLL before the end; the rate falls to a third at half of it.
-    generator : the order of the rows.
-    on_epoch : called with the report after every epoch.
+    network
+        Maps features (n, p) to a Mixture with batch_shape (n,).
+    rows, valid_rows
+        To learn from, and to decide when to stop; without the latter the former decide.
+    patience
+        Epochs without a better held-out NLL before the end; the rate falls to a third at half of it.
+    generator
+        The order of the rows.
+    on_epoch
+        Called with the report after every epoch.
 
     Raises
     ------
-    MixturaError : ``E-fit-diverged`` when going back three times does not help, or no epoch has a finite NLL.
+    MixturaError
+        ``E-fit-diverged`` when going back three times does not help, or no epoch has a finite NLL.
     """
     start = time.perf_counter()
     report = FitReport(n_train_rows=len(rows), n_valid_rows=0 if valid_rows is None else len(valid_rows))

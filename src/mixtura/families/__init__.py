@@ -21,13 +21,17 @@ def get_family(family: str | AnyFamily, event_size: int | None = None, covarianc
 
     Parameters
     ----------
-    family : a name such as ``"normal"``, or a family, which must suit the target's shape.
-    event_size : None for a scalar target, else the number D of its coordinates.
-    covariance_type : ``"full"``, ``"diag"`` or ``"spherical"``; not used for a scalar target.
+    family
+        A name such as ``"normal"``, or a family, which must suit the target's shape.
+    event_size
+        None for a scalar target, else the number D of its coordinates.
+    covariance_type
+        ``"full"``, ``"diag"`` or ``"spherical"``; not used for a scalar target.
 
     Raises
     ------
-    MixturaError : ``E-family-unknown`` for a name or combination that is not registered.
+    MixturaError
+        ``E-family-unknown`` for a name or combination that is not registered.
 
     Examples
     --------
@@ -53,7 +57,8 @@ def family_of(components: Distribution) -> AnyFamily:
 
     Raises
     ------
-    MixturaError : ``E-family-unknown`` where none is registered for them.
+    MixturaError
+        ``E-family-unknown`` where none is registered for them.
     """
     for candidate in FAMILIES:
         if candidate.owns(components):
