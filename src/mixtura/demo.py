@@ -148,13 +148,13 @@ def ask_duration(max_epochs: int) -> Section:
     model.fit(train[features], train["duration_min"])
     _compare(section, model, train[features], train["duration_min"], test[features], test["duration_min"])
 
-    east, north = _to_km(-73.7822, 40.6448)
-    trip = pd.DataFrame([[east, north, 0.0, 0.0, 4, 17.0, 1]], columns=features)
+    ends = [*_to_km(-73.9935, 40.7506), *_to_km(-73.9570, 40.7735)]
+    trip = pd.DataFrame([[*ends, 4, 17.0, 1]], columns=features)
     day = pd.concat([trip.assign(hour=hour) for hour in np.linspace(0, 24, 25)])
     figure = Figure(figsize=(12, 3.7), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     plot_mixture(model.predict_dist(trip)[0], ax=left)
-    left.set(title="JFK to Times Square, Friday 17:00", xlabel="minutes")
+    left.set(title="Penn Station to Upper East Side, 17:00", xlabel="minutes")
     plot_density(model, day, feature="hour", kind="fan", ax=middle)
     middle.set(title="the same trip through the day", xlabel="hour", ylabel="minutes")
     plot_fit(model.fit_report_, ax=right)
