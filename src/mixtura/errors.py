@@ -3,6 +3,9 @@
 Every code has an entry in docs/errors.md; a test keeps the two in step.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class _Coded(Exception):
     """Four parts that make one text."""
@@ -34,5 +37,21 @@ class MixturaError(_Coded, ValueError):
     """
 
 
+class WrongType(MixturaError, TypeError):
+    """Input of a type that no table or target has; scikit-learn asks for a TypeError there, and it is ours too."""
+
+
 class MixturaWarning(_Coded, UserWarning):
     """Something that works but that the user should know, with the same four parts as an error."""
+
+
+@contextmanager
+def coded(code: str, expected: str) -> Iterator[None]:
+    """Turn a library's ValueError or TypeError into ours, keeping its words."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if isinstance(error, MixturaError):
+            raise
+        kind = WrongType if isinstance(error, TypeError) else MixturaError
+        raise kind(code, str(error).rstrip("."), expected, "check the input") from error

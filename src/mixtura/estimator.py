@@ -15,12 +15,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.progress import Progress
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import (
     _check_sample_weight,  # pyright: ignore[reportPrivateUsage]
     check_is_fitted,
@@ -28,12 +27,13 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from .errors import MixturaError
+from .errors import MixturaError, coded
 from .families import FAMILIES, get_family
 from .mixture import Mixture
 from .nets import MDN, MLP, MixtureHead
 from .storage import corrupt, read_folder, write_folder
-from .tables import TableEncoder, is_date
+from .tables import TableEncoder
+from .targets import as_target, fit_target_scaler
 from .training import FitReport, Rows, starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
@@ -43,10 +43,6 @@ _DEFAULT_SCALE_FLOOR = 1e-3
 
 class NotFitted(MixturaError, NotFittedError):
     """A question to a model that has not been fitted; scikit-learn's own type and ours."""
-
-
-class WrongType(MixturaError, TypeError):
-    """Input of a type that no table or target has; scikit-learn asks for a TypeError there, and it is ours too."""
 
 
 def _is_int(least: int) -> Callable[[Any], bool]:
@@ -235,9 +231,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self._check_parameters()
         X = self._check_features(X, reset=True)
         target = self._check_target(y, reset=True)
-        with _coded("E-input-length", "as many rows in X, y and sample_weight"):
+        with coded("E-input-length", "as many rows in X, y and sample_weight"):
             check_consistent_length(X, target)
-        with _coded("E-sample-weight", "one weight >= 0 for each row"):
+        with coded("E-sample-weight", "one weight >= 0 for each row"):
             weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         weight = weight / weight.max()
         counted = weight > 1e-30  # what float32 can still weigh
@@ -252,9 +248,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         seed = int(random.randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
         self.encoder_ = TableEncoder().fit(X, weight)
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
-            self.y_scaler_ = StandardScaler().fit(target.reshape(len(target), -1), sample_weight=weight)
-        self._check_spread(target)
+        self.y_scaler_ = fit_target_scaler(target, weight, self.target_names_)
         rows = self._rows(self.encoder_.transform(X), target, weight)
         valid_rows = None
         if eval_set is not None:
@@ -310,7 +304,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             raise NotFitted("E-not-fitted", got, "a fitted model", "call fit first") from error
 
     def _check_features(self, X: Any, reset: bool) -> pd.DataFrame | NDArray[np.float64]:
-        with _coded("E-features", "a table of numbers and categories, as in fit"):
+        with coded("E-features", "a table of numbers and categories, as in fit"):
             if isinstance(X, pd.DataFrame):
                 validate_data(self, X, reset=reset, skip_check_array=True)
                 if not len(X) or not X.shape[1]:
@@ -320,52 +314,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     def _check_target(self, y: Any, reset: bool) -> NDArray[np.float64]:
         """The target as float64, (n,) or (n, D); a single column is a scalar target."""
-        if y is None:
-            got = "no y: MDNRegressor requires y to be passed, but the target y is None"
-            raise MixturaError("E-target-missing", got, "a target", "give the values to learn")
-        names = list(map(str, y.columns)) if isinstance(y, pd.DataFrame) else [getattr(y, "name", None)]
-        if isinstance(y, pd.Series | pd.DataFrame):
-            frame = y.to_frame() if isinstance(y, pd.Series) else y
-            for i, dtype in enumerate(frame.dtypes):
-                values = frame.iloc[:, i]
-                if not pd.api.types.is_numeric_dtype(dtype) and values.map(lambda value: isinstance(value, str)).any():
-                    got, fix = f"text in target {names[i]!r}", "correct or drop these rows, or choose another target"
-                    raise MixturaError("E-target-text", got, "numbers", fix)
-                if is_date(values):
-                    got, fix = f"dates in target {names[i]!r}", "choose a number, such as days since a start"
-                    raise MixturaError("E-target-type", got, "numbers", fix)
-            with _coded("E-target-type", "an array of numbers"):
-                y = y.to_numpy(dtype=np.float64, na_value=np.nan)
-        if issparse(y):
-            raise MixturaError("E-target-type", f"a sparse {type(y).__name__}", "a dense array", "call y.toarray()")
-        with _coded("E-target-type", "an array of numbers"):
-            target = check_array(y, ensure_2d=False, dtype=np.float64, ensure_all_finite=False, allow_nd=True)
-        if target.ndim not in (1, 2):
-            got = f"y of shape {target.shape}"
-            raise MixturaError("E-target-shape", got, "shape (n,) or (n, D)", "flatten the target's own axes")
-        for code, what, bad in (("nan", "NaN", np.isnan(target)), ("infinite", "infinity", np.isinf(target))):
-            if bad.any():
-                got = f"{what} in y ({int(bad.sum())} of {bad.size} values)"
-                raise MixturaError(f"E-target-{code}", got, "finite numbers", "drop these rows")
+        target, names = as_target(y)
         if reset:
-            self.target_names_ = None if names[0] is None else [str(name) for name in names]
-            self._y_shape = target.shape[1:]
+            self.target_names_, self._y_shape = names, target.shape[1:]
         elif target.shape[1:] != self._y_shape:
             got, expected = f"y of shape {target.shape}", f"shape (n, {', '.join(map(str, self._y_shape))})"
             raise MixturaError("E-target-shape", got, expected, "give the target that fit had")
         return target[:, 0] if target.shape[1:] == (1,) else target
-
-    def _check_spread(self, target: NDArray[np.float64]) -> None:
-        columns = target.reshape(len(target), -1)
-        largest, spread = np.abs(columns).max(axis=0), np.ptp(columns, axis=0)
-        scale = np.asarray(self.y_scaler_.scale_)
-        for i, name in enumerate(self.target_names_ or map(str, range(columns.shape[1]))):
-            if spread[i] <= 4 * np.finfo(np.float64).eps * largest[i]:
-                got, fix = f"target {name!r} with a single value", "drop it: a constant needs no model"
-                raise MixturaError("E-target-constant", got, "values that differ", fix)
-            if not np.isfinite(scale[i]) or self.y_scaler_.var_[i] == 0:
-                got, fix = f"target {name!r} with a spread of {spread[i]:.1e}", "multiply it by a power of ten"
-                raise MixturaError("E-target-scale", got, "a spread between 1e-150 and 1e150", fix)
 
     def _eval_rows(self, eval_set: tuple[Any, Any]) -> Rows:
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
@@ -373,7 +328,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             raise MixturaError("E-eval-set", got, "a pair (X, y)", "give eval_set=(X_valid, y_valid)")
         X = self.encoder_.transform(self._check_features(eval_set[0], reset=False))
         target = self._check_target(eval_set[1], reset=False)
-        with _coded("E-input-length", "as many rows in the X and y of eval_set"):
+        with coded("E-input-length", "as many rows in the X and y of eval_set"):
             check_consistent_length(X, target)
         return self._rows(X, target, np.ones(len(target)))
 
@@ -448,7 +403,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             ``E-quantile-range`` for levels outside [0, 1].
         """
         mixture = self.predict_dist(X)
-        with _coded("E-quantile-range", "levels in [0, 1]"):
+        with coded("E-quantile-range", "levels in [0, 1]"):
             levels = torch.tensor(np.array(quantiles, dtype=np.float64)).reshape(-1, 1)
         if self._event_size is None:
             return mixture.icdf(levels).mT.numpy()
@@ -476,7 +431,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if y is None:
             return mixture.log_prob(mixture.mean).numpy()
         target = self._check_target(y, reset=False)
-        with _coded("E-input-length", "as many rows in X and y"):
+        with coded("E-input-length", "as many rows in X and y"):
             check_consistent_length(X, target)
         return mixture.log_prob(torch.tensor(target)).numpy()
 
@@ -581,21 +536,6 @@ def load(path: str | os.PathLike[str]) -> MDNRegressor:
         return MDNRegressor._from_state(manifest, tensors)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise corrupt(Path(path), error) from error
-
-
-class _coded:
-    """A context that turns a library's ValueError or TypeError into ours, keeping its words."""
-
-    def __init__(self, code: str, expected: str):
-        self.code, self.expected = code, expected
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, ValueError | TypeError) and not isinstance(error, MixturaError):
-            kind = WrongType if isinstance(error, TypeError) else MixturaError
-            raise kind(self.code, str(error).rstrip("."), self.expected, "check the input") from error
 
 
 def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
