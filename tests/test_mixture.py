@@ -3,6 +3,7 @@
 import math
 import pickle
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -368,6 +369,64 @@ def test_marginal_of_a_mixture():
         torch.testing.assert_close(mixture.marginal(dim).variance, mixture.variance[:, dim])
 
 
+@pytest.mark.parametrize("dims", [[0], [2], [1, 3], [3, 0, 1], [-1]])
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_condition_and_marginal_make_the_joint(dims, kind):
+    mixture = make_vector(5, k=4, d=4)
+    if kind == "diag":
+        scale = mixture.components.scale_tril.diagonal(dim1=-2, dim2=-1)
+        mixture = Mixture(mixture.logits, Independent(Normal(mixture.components.mean, scale), 1))
+    y = mixture.sample((3,))
+    others = [dim for dim in range(4) if dim not in [d % 4 for d in dims]]
+    given = mixture.condition(dims, y[..., dims])
+    assert given.batch_shape == (3, 5)
+    rest = y[..., others] if len(others) > 1 else y[..., others[0]]
+    joint = mixture.marginal(dims).log_prob(y[..., dims]) + given.log_prob(rest)
+    torch.testing.assert_close(joint, mixture.log_prob(y))
+
+
+def test_condition_agrees_with_numerical_integration():
+    mixture = make_vector(k=5, d=2, seed=3)
+    grid = torch.linspace(-15, 15, 6001, dtype=F64)
+    for dim in (0, 1):  # sbi's MoG.condition is wrong unless the free coordinates come before the fixed ones
+        points = torch.stack([grid, torch.full_like(grid, 0.4)], -1)[:, [1, 0] if dim == 0 else [0, 1]]
+        slice_ = mixture.log_prob(points).exp()
+        given = mixture.condition(dim, 0.4)
+        torch.testing.assert_close(given.log_prob(grid).exp(), slice_ / torch.trapezoid(slice_, grid))
+
+
+def test_sbi_condition_defect():
+    """sbi's MoG.condition: variance 1.0 instead of .2 when the fixed coordinate comes first."""
+    covariance = torch.tensor([[1.0, 0.8**0.5], [0.8**0.5, 1.0]], dtype=F64)
+    mixture = Mixture(torch.zeros(1, dtype=F64), MultivariateNormal(torch.zeros(1, 2, dtype=F64), covariance))
+    assert mixture.condition(0, 1.0).variance.item() == pytest.approx(0.2)
+    assert mixture.condition(1, 1.0).variance.item() == pytest.approx(0.2)
+
+
+def test_margins_of_many_coordinates_have_the_moments_of_the_joint():
+    mixture = make_vector(3, d=5)
+    margin = mixture.marginal([4, 0, 2])
+    torch.testing.assert_close(margin.mean, mixture.mean[:, [4, 0, 2]])
+    torch.testing.assert_close(margin.covariance, mixture.covariance[:, [4, 0, 2]][:, :, [4, 0, 2]])
+    torch.testing.assert_close(mixture.marginal(range(5)).log_prob(mixture.mean), mixture.log_prob(mixture.mean))
+
+
+def test_tails_and_intervals_keep_their_digits():
+    mixture = Mixture(torch.zeros(2, dtype=F64), Normal(torch.tensor([0.0, 1.0], dtype=F64), 1.0))
+    far = torch.tensor([-40.0, -10.0, 0.5, 10.0, 40.0], dtype=F64)
+    with mpmath.workdps(50):
+        for y, survival, log_cdf in zip(far, mixture.survival(far), mixture.log_cdf(far), strict=True):
+            true = [(mpmath.ncdf(s * y.item()) + mpmath.ncdf(s * (y.item() - 1))) / 2 for s in (-1, 1)]
+            assert survival.item() == pytest.approx(float(true[0]), rel=1e-12)
+            assert log_cdf.item() == pytest.approx(float(mpmath.log(true[1])), rel=1e-12, abs=1e-16)
+        narrow = (mpmath.ncdf(-9) - mpmath.ncdf(-9.001) + mpmath.ncdf(-8) - mpmath.ncdf(-8.001)) / 2
+    assert mixture.prob_interval(9.0, 9.001).item() == pytest.approx(float(narrow), rel=1e-8)
+    assert mixture.prob_interval(-torch.inf, torch.inf) == 1
+    assert mixture.prob_interval(2.0, 1.0) == 0
+    assert mixture.prob_interval(-1.0, 2.0).item() == pytest.approx((mixture.cdf(2.0) - mixture.cdf(-1.0)).item())
+    assert mixture.median.item() == mixture.ppf(0.5).item() == 0.5
+
+
 # Samples -------------------------------------------------------------------------------------------------------
 
 
@@ -414,6 +473,13 @@ def test_the_largest_uniform_number_still_picks_a_component(monkeypatch):
         ("E-vector-only", lambda: make_scalar(3).covariance),
         ("E-vector-only", lambda: make_scalar(3).marginal(0)),
         ("E-marginal-dim", lambda: make_vector(3).marginal(2)),
+        ("E-marginal-dim", lambda: make_vector(3).marginal([0, -2])),
+        ("E-marginal-dim", lambda: make_vector(3).marginal([])),
+        ("E-marginal-dim", lambda: make_vector(3).condition([0, 1], torch.zeros(3, 2))),
+        ("E-value-shape", lambda: make_vector(3, d=3).condition([0, 1], torch.zeros(3, 3))),
+        ("E-value-shape", lambda: make_vector(3).condition(0, torch.zeros(4))),
+        ("E-vector-only", lambda: make_scalar(3).condition(0, 1.0)),
+        ("E-scalar-only", lambda: make_vector(3).survival(torch.zeros(3, 2))),
         ("E-quantile-range", lambda: make_scalar(3).icdf(torch.tensor(95.0))),
         ("E-quantile-range", lambda: make_scalar(3).icdf(torch.tensor(torch.nan))),
         ("E-value-shape", lambda: make_scalar(4).icdf([0.1, 0.5, 0.9])),

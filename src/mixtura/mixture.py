@@ -235,6 +235,45 @@ class Mixture(Distribution):
             raise MixturaError("E-quantile-range", "a level that is no probability", "levels in [0, 1]", "check units")
         return solve_icdf(self.logits, family, self.components, level.expand(self._broadcast(level.shape)))
 
+    def ppf(self, value: Tensor | ArrayLike) -> Tensor:
+        """The same as `icdf`, by scipy's name."""
+        return self.icdf(value)
+
+    @property
+    def median(self) -> Float[Tensor, "*batch"]:
+        """The 50% quantile of a scalar target."""
+        return self.icdf(torch.full(self.batch_shape, 0.5, dtype=self.dtype, device=self.device))
+
+    def log_cdf(self, value: Tensor | ArrayLike) -> Tensor:
+        """log P(Y <= value) of a scalar target, finite far below the point at which the cdf underflows."""
+        family = self._scalar_family("log_cdf")
+        log_cdfs = family.log_cdf(self.components, self._checked(value).unsqueeze(-1))
+        return torch.logsumexp(self.logits + log_cdfs, -1).clamp(max=0)
+
+    def survival(self, value: Tensor | ArrayLike) -> Tensor:
+        """P(Y > value) of a scalar target, with full relative precision in the upper tail.
+
+        For a continuous target it is P(Y >= value) too.
+        """
+        family = self._scalar_family("survival")
+        survivals = family.survival(self.components, self._checked(value).unsqueeze(-1))
+        return (self.weights * survivals).sum(-1).clamp(max=1)
+
+    def prob_interval(self, a: Tensor | ArrayLike, b: Tensor | ArrayLike) -> Tensor:
+        """P(a < Y <= b) of a scalar target; 0 where b <= a. Right also for narrow intervals far in a tail.
+
+        Parameters
+        ----------
+        a, b
+            Ends, shape (*S, *B), broadcasting against the batch; may be infinite.
+        """
+        family = self._scalar_family("prob_interval")
+        low, high = (self._checked(end).unsqueeze(-1) for end in (a, b))
+        below = family.cdf(self.components, high) - family.cdf(self.components, low)
+        above = family.survival(self.components, low) - family.survival(self.components, high)
+        is_upper = family.cdf(self.components, low) > 0.5
+        return (self.weights * torch.where(is_upper, above, below)).sum(-1).clamp(0, 1)
+
     # Samples --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -335,8 +374,13 @@ class Mixture(Distribution):
         axis = len(batch_shape)
         return first._with(logits, first.family.from_parameters(*(torch.cat(part, axis) for part in parts)))
 
-    def marginal(self, dim: int) -> Mixture:
-        """The scalar mixture of coordinate `dim` of a vector target.
+    def marginal(self, dims: int | Sequence[int]) -> Mixture:
+        """The mixture of some coordinates of a vector target: scalar for one number, else a vector in that order.
+
+        Parameters
+        ----------
+        dims
+            One coordinate, or a sequence of different ones, counted from 0 (from the end where negative).
 
         Raises
         ------
@@ -344,10 +388,68 @@ class Mixture(Distribution):
             ``E-vector-only`` for a scalar target, ``E-marginal-dim`` for a coordinate that is not there.
         """
         family = self._vector_family("marginal", "a scalar mixture is its own margin")
+        chosen = self._coordinates([dims] if isinstance(dims, int) else dims)
+        if isinstance(dims, int):
+            return self._with(self.logits, family.marginal(self.components, chosen[0]))
+        return self._with(self.logits, family.take(self.components, chosen))
+
+    def condition(self, dims: int | Sequence[int], values: Tensor | ArrayLike) -> Mixture:
+        """The mixture of the other coordinates of a vector target, given the values of some, exact.
+
+        The components' weights become proportional to w_k p_k(values). Of several coordinates left the mixture is a
+        vector, in their old order; of one it is scalar.
+
+        Parameters
+        ----------
+        dims
+            The known coordinates, in any order.
+        values
+            Their values, shape (*S, *B, len(dims)), or (*S, *B) for a single number `dims`.
+
+        Raises
+        ------
+        MixturaError
+            ``E-vector-only`` for a scalar target, ``E-marginal-dim`` for coordinates that are not there, repeated, or
+            all of them, ``E-value-shape`` for values that do not fit.
+
+        References
+        ----------
+        Bishop (2006), Pattern recognition and machine learning, section 2.3.1.
+
+        Examples
+        --------
+        >>> from torch.distributions import MultivariateNormal
+        >>> covariance = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+        >>> pair = Mixture(torch.zeros(1), MultivariateNormal(torch.zeros(1, 2), covariance))
+        >>> given = pair.condition(0, 2.0)
+        >>> round(given.mean.item(), 4), round(given.variance.item(), 4)
+        (1.6, 0.36)
+        """
+        family = self._vector_family("condition", "a scalar target has no other coordinate")
+        values = self._as_tensor(values)
+        if isinstance(dims, int):
+            dims, values = [dims], values.unsqueeze(-1)
+        known = self._coordinates(dims)
+        others = [dim for dim in range(self.event_shape[0]) if dim not in known]
+        if not others:
+            fix = "leave at least one coordinate out"
+            raise MixturaError("E-marginal-dim", f"dims={list(dims)}, which is all of them", "some coordinates", fix)
+        if values.shape[-1:] != (len(known),):
+            got, expected = f"values of shape {tuple(values.shape)}", f"a last axis of length {len(known)}"
+            raise MixturaError("E-value-shape", got, expected, "give one value for each of dims")
+        shape = self._broadcast(values.shape[:-1])
+        ordered = family.take(self.components, [*known, *others])
+        log_prob, components = family.condition(ordered, len(known), values.expand(*shape, len(known)).unsqueeze(-2))
+        logits = (self.logits + log_prob).log_softmax(-1)
+        return self._with(logits, family.marginal(components, 0) if len(others) == 1 else components)
+
+    def _coordinates(self, dims: Sequence[int]) -> list[int]:
+        """Coordinates counted from 0, each there and none twice."""
         d = self.event_shape[0]
-        if not -d <= dim < d:
-            raise MixturaError("E-marginal-dim", f"dim={dim}", f"-{d} <= dim < {d}", "count coordinates from 0")
-        return self._with(self.logits, family.marginal(self.components, dim))
+        if not all(-d <= dim < d for dim in dims) or len({dim % d for dim in dims}) != len(dims) or not len(dims):
+            expected = f"different coordinates with -{d} <= dim < {d}"
+            raise MixturaError("E-marginal-dim", f"dims={list(dims)}", expected, "count coordinates from 0")
+        return [dim % d for dim in dims]
 
     def split(self) -> Mixture:
         """The components, each as a mixture of one: batch_shape (*B, K)."""

@@ -110,6 +110,29 @@ def test_marginal_integrates_the_other_coordinate_out(family):
         torch.testing.assert_close(family_of(margin).log_prob(margin, kept).exp(), integrated, atol=1e-9, rtol=1e-9)
 
 
+def test_taking_coordinates_in_another_order_is_the_same_law(family):
+    if not isinstance(family, VectorFamily):
+        pytest.skip("a scalar law has one coordinate")
+    components = make(family, 4, seed=6)
+    y = family.sample(components, torch.Generator().manual_seed(1))
+    swapped = family.take(components, [1, 0])
+    torch.testing.assert_close(family.log_prob(swapped, y[..., [1, 0]]), family.log_prob(components, y))
+    one = family.take(components, [1])
+    margin = family.marginal(components, 1)
+    torch.testing.assert_close(family.log_prob(one, y[..., 1:]), family_of(margin).log_prob(margin, y[..., 1]))
+
+
+def test_joint_is_margin_times_conditional(family):
+    if not isinstance(family, VectorFamily):
+        pytest.skip("a scalar law has one coordinate")
+    components = make(family, 4, seed=7)
+    y = family.sample(components, torch.Generator().manual_seed(1))
+    log_known, others = family.condition(components, 1, y[..., :1])
+    margin = family.marginal(components, 0)
+    torch.testing.assert_close(log_known, family_of(margin).log_prob(margin, y[..., 0]))
+    torch.testing.assert_close(log_known + family.log_prob(others, y[..., 1:]), family.log_prob(components, y))
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_log_prob_agrees_with_an_independent_implementation(family, scale):
     components = make(family, 5, scale=scale)

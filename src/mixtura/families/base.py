@@ -1,7 +1,7 @@
 """What every component law provides: the contract that the rest of Mixtura, and the contract tests, rely on."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -121,6 +121,14 @@ class VectorFamily(Family[Law]):
     @abstractmethod
     def marginal(self, components: Law, dim: int) -> Distribution:
         """The scalar law of coordinate `dim`."""
+
+    @abstractmethod
+    def take(self, components: Law, dims: Sequence[int]) -> Law:
+        """The law of the coordinates `dims`, in that order; given all of them, the same law in another order."""
+
+    @abstractmethod
+    def condition(self, components: Law, n_known: int, values: Tensor) -> tuple[Tensor, Law]:
+        """Log density of the first `n_known` coordinates at `values`, and the law of the others given them."""
 
 
 AnyFamily = Family[Any]

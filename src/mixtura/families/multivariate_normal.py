@@ -1,6 +1,7 @@
 """Normal laws of a vector target: full (Cholesky), diagonal and spherical covariance."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -79,6 +80,23 @@ class FullNormalFamily(VectorFamily[MultivariateNormal]):
     def marginal(self, components, dim) -> Normal:
         return Normal(components.loc[..., dim], components.scale_tril[..., dim, :].norm(dim=-1), validate_args=False)
 
+    def take(self, components, dims: Sequence[int]) -> MultivariateNormal:
+        # Rows of L in another order are no triangle; QR of their transpose turns them back into one, without squares.
+        dims = list(dims)
+        upper = torch.linalg.qr(components.scale_tril[..., dims, :].mT, mode="r").R[..., : len(dims), :]
+        signs = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(upper)
+        return self.from_parameters(components.loc[..., dims], (signs[..., :, None] * upper).mT.tril())
+
+    def condition(
+        self, components: MultivariateNormal, n_known: int, values: Tensor
+    ) -> tuple[Tensor, MultivariateNormal]:
+        loc, scale_tril = self.parameters(components)
+        known = self.from_parameters(loc[..., :n_known], scale_tril[..., :n_known, :n_known])
+        z = torch.linalg.solve_triangular(known.scale_tril, (values - known.loc)[..., None], upper=False)
+        others = loc[..., n_known:] + (scale_tril[..., n_known:, :n_known] @ z)[..., 0]
+        factor = scale_tril[..., n_known:, n_known:].expand(*others.shape, others.shape[-1])
+        return self.log_prob(known, values), self.from_parameters(others, factor)
+
     @staticmethod
     def _event_size(n_raw: int) -> int:
         """D from n_raw = D(D+3)/2."""
@@ -148,6 +166,15 @@ class DiagNormalFamily(VectorFamily[Independent]):
     def marginal(self, components, dim) -> Normal:
         loc, scale = self.parameters(components)
         return Normal(loc[..., dim], scale[..., dim], validate_args=False)
+
+    def take(self, components, dims: Sequence[int]) -> Independent:
+        return self.map(components, lambda parameter: parameter[..., list(dims)])
+
+    def condition(self, components: Independent, n_known: int, values: Tensor) -> tuple[Tensor, Independent]:
+        known = self.map(components, lambda parameter: parameter[..., :n_known])
+        log_prob = self.log_prob(known, values)
+        others = self.map(components, lambda parameter: parameter[..., n_known:])
+        return log_prob, self.map(others, lambda parameter: parameter.expand(*log_prob.shape, parameter.shape[-1]))
 
 
 class SphericalNormalFamily(DiagNormalFamily):
