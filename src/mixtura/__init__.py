@@ -6,7 +6,7 @@ from .estimator import MDNRegressor, load
 from .families import FAMILIES, get_family
 from .mixture import Mixture
 from .nets import MDN, MLP, MixtureHead
-from .scores import nll
+from .scores import crps, nll
 from .training import FitReport
 
 __version__ = "0.1.0"
@@ -23,6 +23,7 @@ __all__ = [
     "MixturaWarning",
     "Mixture",
     "MixtureHead",
+    "crps",
     "datasets",
     "get_family",
     "load",

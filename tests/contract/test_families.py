@@ -91,6 +91,20 @@ def test_cdf_is_the_integral_of_the_density(family, scale):
     torch.testing.assert_close(family.survival(components, family.isf(components, levels)), levels, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_mean_distances_are_integrals(family, scale):
+    if not isinstance(family, ScalarFamily):
+        pytest.skip("distances are of scalars")
+    first, second = make(family, scale=scale, seed=1), make(family, scale=scale, seed=2)
+    points, volume = grid_around(first, 8001)
+    density = family.log_prob(first, points).exp() * volume
+    y = torch.tensor(0.3 * scale, dtype=torch.float64)
+    expected = (density * (points - y).abs()).sum()
+    torch.testing.assert_close(family.mean_distance(first, y), expected, rtol=1e-5, atol=0)
+    expected = (density * family.mean_distance(second, points)).sum()
+    torch.testing.assert_close(family.mean_difference(first, second), expected, rtol=1e-5, atol=0)
+
+
 def _margin(family, scale):
     margin = family.marginal(make(family, scale=scale), 1)
     return family_of(margin), margin

@@ -110,6 +110,14 @@ class ScalarFamily(Family[Law]):
     def isf(self, components: Law, q: Tensor) -> Tensor:
         """The y at which the survival function falls to `q`."""
 
+    @abstractmethod
+    def mean_distance(self, components: Law, y: Tensor) -> Tensor:
+        """E|X - y|."""
+
+    @abstractmethod
+    def mean_difference(self, first: Law, second: Law) -> Tensor:
+        """E|X - Y| of independent X and Y, pair by pair."""
+
 
 class VectorFamily(Family[Law]):
     """A family of laws of vectors: it also answers with covariances and margins."""

@@ -26,6 +26,12 @@ def standard_cdf(z: Tensor) -> Tensor:
     return 0.5 * torch.special.erfc(-math.sqrt(0.5) * z)
 
 
+def mean_absolute(loc: Tensor, scale: Tensor) -> Tensor:
+    """E|X| of a normal X."""
+    z = loc / scale
+    return loc * torch.erf(math.sqrt(0.5) * z) + scale * math.sqrt(2 / math.pi) * torch.exp(-0.5 * z.square())
+
+
 def positive(raw: Tensor, floor: Tensor | float) -> Tensor:
     """floor + (exp(raw) below 0, 1 + raw above): a positive scale that never falls below its floor.
 
@@ -101,6 +107,12 @@ class NormalFamily(ScalarFamily[Normal]):
 
     def isf(self, components, q):
         return components.loc - components.scale * torch.special.ndtri(q)
+
+    def mean_distance(self, components, y):
+        return mean_absolute(y - components.loc, components.scale)
+
+    def mean_difference(self, first, second):
+        return mean_absolute(first.loc - second.loc, torch.hypot(first.scale, second.scale))
 
     def sample(self, components, generator=None):
         return components.loc + components.scale * standard_normal(components.loc, generator)
