@@ -128,6 +128,25 @@ def test_models_fitted_on_arrays_are_served_by_position():
     assert list(pd.read_csv("out.csv").columns) == ["y0_mean", "y0_std", "y0_q0.5", "y1_mean", "y1_std", "y1_q0.5"]
 
 
+def test_whole_categories_have_one_spelling_and_numbered_columns_their_names():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({0: rng.normal(size=60), 1: pd.Series([1, 2, None] * 20).astype("category")})
+    mixtura.MDNRegressor(n_components=1, max_epochs=1, random_state=0).fit(X, X[0]).save("m")
+    X[[1, 0]].to_csv("x.csv", index=False)  # pandas writes 1.0 and 2.0, and the columns are in another order
+    done = run("predict", "m", "x.csv", "-o", "out.csv")
+    assert done.exit_code == 0, done.output
+    assert "unseen" not in done.stderr
+    np.testing.assert_allclose(pd.read_csv("out.csv")["mean"], mixtura.load("m").predict(X))
+
+
+def test_output_follows_links(model, trips):
+    Path("real.csv").write_text("old")
+    Path("link.csv").symlink_to("real.csv")
+    assert run("predict", model, "trips.csv", "-o", "link.csv").exit_code == 0
+    assert Path("link.csv").is_symlink()
+    assert len(pd.read_csv("real.csv")) == 150
+
+
 def test_unseen_categories_are_told_in_one_line(model, trips):
     trips.assign(borough="Hoboken").to_csv("new.csv", index=False)
     done = run("predict", model, "new.csv", "-o", "out.csv")
@@ -179,6 +198,7 @@ ROWS = "\n".join(f"{i},{i % 7}" for i in range(30))
         ("E-quantile-range", lambda: ("predict", "m", "trips.csv", "--quantiles", "low")),
         ("E-file-write", lambda: ("predict", "m", "trips.csv", "-o", "no/such/folder.csv")),
         ("E-save-target", lambda: ("fit", "trips.csv", "--target", "tip", "-o", "trips.csv", "--max-epochs", 1)),
+        ("E-save-target", lambda: ("fit", "trips.csv", "--target", "tip", "-o", "trips.csv/m", "--max-epochs", 1)),
         ("E-feature-type", lambda: ("predict", "m", write("a.csv", "miles,borough\nfar,Bronx"))),
     ],
 )

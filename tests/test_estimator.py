@@ -356,8 +356,29 @@ def test_numpy_numbers_are_parameters_like_any():
         learning_rate=np.float32(5e-3),
         verbose=np.False_,
     ).fit(X, y)
-    np.testing.assert_allclose(typed.predict(X), plain.predict(X), rtol=1e-5)
+    np.testing.assert_allclose(typed.predict(X), plain.predict(X), rtol=1e-4, atol=1e-5)
     assert np.isfinite(quick(validation_fraction=0.99, max_epochs=2).fit(X, y).predict(X)).all()
+
+
+def test_a_zero_inflated_target_is_learned():
+    """The start has a spike at 0 that the first steps lose; training must not give up on that account."""
+    rng = np.random.default_rng(2)
+    x = rng.uniform(-1, 1, 1500)
+    y = np.where(rng.random(1500) < 1 / (1 + np.exp(-4 * x)), 0, 5 * x + rng.normal(size=1500))
+    model = MDNRegressor(random_state=0, max_epochs=100).fit(x[:, None], y)
+    assert model.fit_report_.best_epoch >= 0
+    low, high = model.predict([[-0.9], [0.9]])
+    assert low < -3
+    assert high > -0.5
+
+
+@pytest.mark.parametrize("n_components", [2, 5, 8])
+def test_joint_binary_targets_fit(n_components):
+    rng = np.random.default_rng(0)
+    first = rng.random(200) < 0.5
+    Y = np.c_[first, np.where(rng.random(200) < 0.1, ~first, first)].astype(float)
+    model = quick(n_components=n_components, max_epochs=5).fit(rng.normal(size=(200, 1)), Y)
+    assert np.isfinite(model.score_samples(np.zeros((200, 1)), Y)).all()
 
 
 def test_torch_settings_of_the_user_do_not_matter():
@@ -438,6 +459,9 @@ TABLE, PRICE = make_table(40)
         ("E-target-type", X0, pd.Series(pd.date_range("2026", periods=40), name="when"), {}),
         ("E-target-type", X0, pd.Series([date(2026, 1, 31)] * 40), {}),
         ("E-target-type", X0, csr_array(X0), {}),
+        ("E-target-type", X0, np.arange("2026-01", "2029-05", dtype="M8[M]"), {}),
+        ("E-feature-date", np.arange("2026-01", "2029-05", dtype="M8[M]")[:, None], Y0, {}),
+        ("E-feature-type", TABLE.assign(wave=pd.Series([1j, 2.0] * 20, dtype=object)), PRICE, {}),
         ("E-parameter", X0, Y0, {"random_state": 2**32}),
         ("E-parameter", X0, Y0, {"family": ["normal"]}),
         ("E-parameter", X0, Y0, {"covariance_type": ["full"]}),

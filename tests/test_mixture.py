@@ -231,6 +231,22 @@ def test_the_cdf_is_a_probability_also_where_weights_sum_to_more_than_1():
         assert mixture.icdf(mixture.cdf(50.0)) > 5
 
 
+def test_the_dtype_of_the_level_does_not_move_the_quantile():
+    far = Mixture(torch.zeros(2), Normal(torch.tensor([-1e6, 1e6]), 1.0))
+    for dtype in (torch.float32, F64):
+        assert far.icdf(torch.tensor(0.5, dtype=dtype)).item() == pytest.approx(0, abs=1.0)
+
+
+def test_condition_takes_numpy_numbers_and_keeps_its_dtype():
+    mixture = make_vector(3).to(torch.float32)
+    given = mixture.condition(np.int64(0), torch.tensor(0.3, dtype=F64))
+    assert given.dtype == given.sample().dtype == torch.float32
+    assert torch.equal(mixture.marginal(np.int64(1)).mean, mixture.marginal(1).mean)
+    for bad in (math.nan, math.inf):
+        with pytest.raises(MixturaError, match=r"\[E-value-nan\]"):
+            mixture.condition(0, bad)
+
+
 def test_mixed_dtypes_are_promoted():
     mixture = Mixture(torch.zeros(2), Normal(torch.tensor([1000.0, 1001.0], dtype=F64), 1e-3))
     assert mixture.dtype == mixture.log_prob(1000.0).dtype == F64

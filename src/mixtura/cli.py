@@ -69,7 +69,7 @@ def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
         table = pd.DataFrame()
     except Exception as error:  # whatever pandas, a decompressor or pyarrow may raise on a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        fix = "save the table as CSV (UTF-8, with a header), or as Parquet (which needs mixtura[parquet])"
+        fix = "save it as CSV (UTF-8, commas, a name for each column), or as Parquet (with mixtura[parquet])"
         raise MixturaError("E-file-format", f"{path}, which can't be read ({reason})", "a table", fix) from error
     if table.empty:
         raise MixturaError("E-file-empty", f"{path}, which has no rows", "a header and rows", "check the export")
@@ -109,6 +109,8 @@ def fit(
             _err.print(f"note: {int(lacking.sum())} rows without {', '.join(target)} are left out", style="yellow")
             data = data[~lacking]
         X = data.drop(columns=target + (drop or []))
+        if "Unnamed: 0" in X:
+            _err.print("note: column 'Unnamed: 0' has no name; if it counts rows, --drop 'Unnamed: 0'", style="yellow")
         model = MDNRegressor(n_components, max_epochs=max_epochs, random_state=random_state, verbose=True)
         model.fit(X, data[target[0]] if len(target) == 1 else data[target])
         model.save(output)
@@ -132,9 +134,11 @@ def predict(
         levels = _parse_levels(quantiles)
         columns = fitted.encoder_.columns_
         data = read_table(table, [column.name for column in columns if column.is_category and column.name])
-        names = list(getattr(fitted, "feature_names_in_", []))
+        names = [column.name for column in columns if column.name is not None]
         _require(data, names, table)
         X = data[names] if names else data.to_numpy()  # a model that was fitted on an array
+        if names and not hasattr(fitted, "feature_names_in_"):  # its names were numbers
+            X = data[names].set_axis(range(len(names)), axis=1)
         random = _random_state(random_state)
         starts = range(0, len(data), _CHUNK_ROWS)
         chunks = track(starts, "predicting", console=_err, transient=True, disable=len(starts) == 1)
@@ -190,6 +194,10 @@ def _predict_chunk(
 def _write_table(table: pd.DataFrame, path: Path | None) -> None:
     if path is None:
         table.to_csv(sys.stdout, index=False)
+        return
+    path = path.resolve()  # what a link points to is written, not the link
+    if path.exists() and not path.is_file() and not path.is_dir():
+        table.to_csv(path, index=False)  # a pipe or a device
         return
     staging = path.parent / f".partial.{path.name}"  # with the suffix, from which pandas takes the compression
     try:

@@ -310,6 +310,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 if not len(X) or not X.shape[1]:
                     raise ValueError(f"0 rows or columns (shape={X.shape}) while a minimum of 1 is required.")
                 return X
+            if getattr(getattr(X, "dtype", None), "kind", "") in ("m", "M"):
+                fix = "derive numbers from them (hour, weekday, days since a start)"
+                raise MixturaError("E-feature-date", "an array of dates", "numbers", fix)
             return validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
 
     def _check_target(self, y: Any, reset: bool) -> NDArray[np.float64]:

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import _check_sample_weight  # pyright: ignore[reportPrivateUsage]
 
-from .errors import MixturaError
+from .errors import MixturaError, coded
 from .estimator import MDNRegressor
 
 
@@ -46,6 +47,7 @@ def neg_nll_scorer(estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | No
             got = f"a {type(estimator).__name__}"
             expected = "an MDNRegressor, a pipeline that ends in one, or a search over them"
             raise MixturaError("E-scorer", got, expected, "score the MDNRegressor itself")
-    return float(
-        np.average(estimator.score_samples(X, y), weights=None if sample_weight is None else np.asarray(sample_weight))
-    )
+    scores = estimator.score_samples(X, y)
+    with coded("E-sample-weight", "one weight >= 0 for each row, not all 0"):
+        weight = _check_sample_weight(sample_weight, scores, ensure_non_negative=True)
+    return float(np.average(scores, weights=weight))

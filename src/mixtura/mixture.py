@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -374,7 +375,7 @@ class Mixture(Distribution):
         axis = len(batch_shape)
         return first._with(logits, first.family.from_parameters(*(torch.cat(part, axis) for part in parts)))
 
-    def marginal(self, dims: int | Sequence[int]) -> Mixture:
+    def marginal(self, dims: Any) -> Mixture:
         """The mixture of some coordinates of a vector target: scalar for one number, else a vector in that order.
 
         Parameters
@@ -388,12 +389,12 @@ class Mixture(Distribution):
             ``E-vector-only`` for a scalar target, ``E-marginal-dim`` for a coordinate that is not there.
         """
         family = self._vector_family("marginal", "a scalar mixture is its own margin")
-        chosen = self._coordinates([dims] if isinstance(dims, int) else dims)
-        if isinstance(dims, int):
+        chosen = self._coordinates([dims] if isinstance(dims, Integral) else dims)
+        if isinstance(dims, Integral):
             return self._with(self.logits, family.marginal(self.components, chosen[0]))
         return self._with(self.logits, family.take(self.components, chosen))
 
-    def condition(self, dims: int | Sequence[int], values: Tensor | ArrayLike) -> Mixture:
+    def condition(self, dims: Any, values: Tensor | ArrayLike) -> Mixture:
         """The mixture of the other coordinates of a vector target, given the values of some, exact.
 
         The components' weights become proportional to w_k p_k(values). Of several coordinates left the mixture is a
@@ -426,9 +427,11 @@ class Mixture(Distribution):
         (1.6, 0.36)
         """
         family = self._vector_family("condition", "a scalar target has no other coordinate")
-        values = self._as_tensor(values)
-        if isinstance(dims, int):
-            dims, values = [dims], values.unsqueeze(-1)
+        values = self._as_tensor(values).to(self.dtype)
+        if not bool(values.isfinite().all()):
+            raise MixturaError("E-value-nan", "values that are NaN or infinite", "numbers", "leave these rows out")
+        if isinstance(dims, Integral):
+            dims, values = [int(dims)], values.unsqueeze(-1)
         known = self._coordinates(dims)
         others = [dim for dim in range(self.event_shape[0]) if dim not in known]
         if not others:
@@ -443,13 +446,17 @@ class Mixture(Distribution):
         logits = (self.logits + log_prob).log_softmax(-1)
         return self._with(logits, family.marginal(components, 0) if len(others) == 1 else components)
 
-    def _coordinates(self, dims: Sequence[int]) -> list[int]:
+    def _coordinates(self, dims: Sequence[Any]) -> list[int]:
         """Coordinates counted from 0, each there and none twice."""
         d = self.event_shape[0]
-        if not all(-d <= dim < d for dim in dims) or len({dim % d for dim in dims}) != len(dims) or not len(dims):
+        if (
+            not all(isinstance(dim, Integral) and -d <= int(dim) < d for dim in dims)
+            or len({dim % d for dim in dims}) != len(dims)
+            or not len(dims)
+        ):
             expected = f"different coordinates with -{d} <= dim < {d}"
             raise MixturaError("E-marginal-dim", f"dims={list(dims)}", expected, "count coordinates from 0")
-        return [dim % d for dim in dims]
+        return [int(dim) % d for dim in dims]
 
     def split(self) -> Mixture:
         """The components, each as a mixture of one: batch_shape (*B, K)."""

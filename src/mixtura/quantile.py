@@ -35,6 +35,10 @@ def solve_icdf(logits: Tensor, family: ScalarFamily, components: Distribution, l
     is not half as long as the last but one, is replaced by bisection (Dekker 1969). Quantiles that are found leave
     the batch, so that a few hard ones do not hold up the others.
     """
+    dtype = torch.promote_types(logits.dtype, level.dtype)
+    if dtype != logits.dtype:  # weights that sum to 1 in float32 do not in float64
+        logits, components = logits.to(dtype).log_softmax(-1), family.map(components, lambda tensor: tensor.to(dtype))
+    level = level.to(dtype)
     shape = (*level.shape, logits.shape[-1])
 
     def flat(tensor: Tensor) -> Tensor:
@@ -160,9 +164,6 @@ def _solve(logits: Tensor, family: ScalarFamily, components: Distribution, level
 
 def _start(logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor) -> _Search:
     """The bracket between the components' own quantiles, and their weighted mean as the first guess."""
-    dtype = torch.promote_types(logits.dtype, level.dtype)
-    logits, components = logits.to(dtype), family.map(components, lambda tensor: tensor.to(dtype))
-    level = level.to(dtype)
     is_present = logits > -torch.inf
     is_upper = level > 0.5
     tail = torch.where(is_upper, 1 - level, level)  # exact: 1 - level is, for level >= 1/2
@@ -174,7 +175,7 @@ def _start(logits: Tensor, family: ScalarFamily, components: Distribution, level
     is_found = ~(low.isfinite() & high.isfinite())  # levels 0 and 1
     guess = torch.where(is_present, logits.exp() * quantiles, 0).sum(-1).clamp(low, high)
     y = torch.where(is_found, low, guess)
-    margin = 4 * torch.finfo(dtype).eps  # the quantiles are rounded
+    margin = 4 * torch.finfo(y.dtype).eps  # the quantiles are rounded
     quarter = torch.full_like(logits, 0.25)
     spread = family.isf(components, quarter) - family.icdf(components, quarter)
     return _Search(

@@ -37,8 +37,11 @@ def write_folder(path: str | os.PathLike[str], manifest: dict[str, Any], tensors
         ``E-save-target`` where something else than a model is in the way, ``E-save-write`` where the folder
         can't be written.
     """
-    path = Path(path)
     check_free(path)
+    try:
+        path = Path(path).resolve()  # what a link points to is written, not the link
+    except (OSError, ValueError) as error:
+        raise MixturaError("E-save-target", f"{error}", "a path for a folder", "choose another") from error
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     content = {"format_version": FORMAT_VERSION, **manifest}
     content["sha256"] = _digest(content, data)
@@ -71,11 +74,13 @@ def check_free(path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     try:
-        if not path.exists() or (path.is_dir() and not path.is_mount() and _is_ours(path)):
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        if (not path.exists() and parent.is_dir()) or (path.is_dir() and not path.is_mount() and _is_ours(path)):
             return
     except (OSError, ValueError) as error:
         raise MixturaError("E-save-target", f"{path!r} ({error})", "a path for a folder", "choose another") from error
-    got, fix = f"{path}, which holds more than a Mixtura model", "choose another path, or move what is there"
+    got = f"{path}, which holds more than a model, is no folder, or is the current one"
+    fix = "choose another path, or move what is there"
     raise MixturaError("E-save-target", got, "a new folder, an empty one, or a model and nothing else", fix)
 
 

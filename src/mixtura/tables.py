@@ -22,6 +22,7 @@ from .errors import MixturaError, MixturaWarning
 _MAX_LEVELS = 100
 """Levels of a category that get a column of their own; rarer ones share the all-zero code with unseen ones."""
 _MISSING = "<missing>"
+_WHOLE = re.compile(r"-?\d+\.0+$")
 _DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{4})([ T]\d{1,2}:\d{2}.*)?$")
 
 
@@ -215,7 +216,8 @@ def as_labels(values: pd.Series) -> NDArray[Any]:
     """Levels as text, one spelling for 1, 1.0 and "1", and one for what is missing."""
 
     def label(value: Any) -> str:
-        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+        text = str(value)
+        return text.partition(".")[0] if _WHOLE.match(text) else text
 
     missing = values.isna().to_numpy()
     return np.array(
@@ -240,8 +242,8 @@ def _describe(name: Hashable, values: pd.Series) -> Column:
         raise MixturaError("E-feature-empty", got, "at least one value in each feature", "drop this column")
     if not is_category and all(isinstance(value, Real | Decimal | np.bool_) for value in present):
         return Column(text)  # numbers that pandas holds as objects
-    if any(isinstance(value, bytes) or not isinstance(value, Hashable) for value in present):
-        got = f"bytes, lists or other containers in column {text!r}"
+    if any(isinstance(value, bytes | complex) or not isinstance(value, Hashable) for value in present):
+        got = f"bytes, complex numbers, lists or other containers in column {text!r}"
         raise MixturaError("E-feature-type", got, "numbers, booleans or categories", "spread them over columns")
     if all(isinstance(value, str) and _DATE.match(value) for value in present.iloc[:20]):
         raise _date_error(text)

@@ -33,6 +33,9 @@ def as_target(y: Any) -> tuple[NDArray[np.float64], list[str] | None]:
         raise MixturaError("E-target-missing", got, "a target", "give the values to learn")
     if issparse(y):
         raise MixturaError("E-target-type", f"a sparse {type(y).__name__}", "a dense array", "call y.toarray()")
+    if getattr(getattr(y, "dtype", None), "kind", "") in ("m", "M") and not isinstance(y, pd.Series):
+        fix = "choose a number, such as days since a start"
+        raise MixturaError("E-target-type", "dates", "numbers", fix)
     names: list[str] | None = None
     if isinstance(y, pd.Series | pd.DataFrame):
         frame = y.to_frame() if isinstance(y, pd.Series) else y

@@ -86,7 +86,11 @@ def starting_mixture(
         Decides the rows and the start of k-means.
     """
     some = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:_MOST_ROWS_TO_START]
-    y, sample_weight = y[some], sample_weight[some]
+    dtype, y, sample_weight = (
+        y.dtype,
+        y[some].double(),
+        sample_weight[some].double(),
+    )  # covariances may be near singular
     if y.ndim == 1:
         order = y.argsort(stable=True)
         reached = torch.empty_like(sample_weight)
@@ -101,7 +105,7 @@ def starting_mixture(
     for _ in range(_N_EM_STEPS):
         joint = mixture.logits + family.log_prob(mixture.components, y.unsqueeze(1))
         mixture = _maximise(y, joint.softmax(-1) * sample_weight[:, None], sample_weight, family)
-    return mixture
+    return mixture.to(dtype)
 
 
 def _maximise(y: Tensor, membership: Tensor, sample_weight: Tensor, family: AnyFamily) -> Mixture:
@@ -164,7 +168,9 @@ def train(
     n_skipped_in_a_row = n_rollbacks = 0
     judges = rows if valid_rows is None else valid_rows
     report.start_nll = evaluate_nll(network, judges)
-    best_state, last_drop = copy.deepcopy(network.state_dict()), 0
+    best_state = copy.deepcopy(network.state_dict())
+    # Patience counts from the best epoch, not from the start: a start with a spike may be lost before it is bettered.
+    lowest_nll, lowest_epoch, last_drop = math.inf, 0, 0
 
     def roll_back(reason: str) -> None:
         nonlocal n_rollbacks, n_skipped_in_a_row, rate, trust
@@ -220,14 +226,17 @@ def train(
         report.seconds = time.perf_counter() - start
         if on_epoch is not None:
             on_epoch(report)
-        stalled = epoch - max(report.best_epoch, last_drop)
-        if epoch - report.best_epoch >= patience:
+        if report.valid_nll[-1] < lowest_nll:
+            lowest_nll, lowest_epoch = report.valid_nll[-1], epoch
+        if epoch - lowest_epoch >= patience:
             report.events.append(f"epoch {epoch}: no better held-out NLL for {patience} epochs; stopped")
             break
-        if stalled >= max(1, patience // 2):
+        if epoch - max(lowest_epoch, last_drop) >= max(1, patience // 2):
             last_drop, rate = epoch, rate / 3
             report.events.append(f"epoch {epoch}: held-out NLL stalls; learning rate now {rate:.2g}")
     network.load_state_dict(best_state)
+    if report.best_epoch < 0:
+        report.events.append("no epoch was better than the start, which does not depend on the features")
     if not math.isfinite(report.best_nll):
         raise _diverged(f"no finite NLL in {report.n_epochs} epochs")
     network.eval()
