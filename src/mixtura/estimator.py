@@ -32,7 +32,7 @@ from .families import FAMILIES, get_family
 from .mixture import Mixture
 from .nets import MDN, MLP, MixtureHead
 from .storage import corrupt, read_folder, write_folder
-from .tables import TableEncoder
+from .tables import TableEncoder, has_date_dtype
 from .targets import as_target, fit_target_scaler
 from .training import FitReport, Rows, starting_mixture, train
 
@@ -310,7 +310,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 if not len(X) or not X.shape[1]:
                     raise ValueError(f"0 rows or columns (shape={X.shape}) while a minimum of 1 is required.")
                 return X
-            if getattr(getattr(X, "dtype", None), "kind", "") in ("m", "M"):
+            if has_date_dtype(X):
                 fix = "derive numbers from them (hour, weekday, days since a start)"
                 raise MixturaError("E-feature-date", "an array of dates", "numbers", fix)
             return validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")

@@ -251,12 +251,16 @@ def _describe(name: Hashable, values: pd.Series) -> Column:
     return Column(text, tuple(sorted(counts.index[:_MAX_LEVELS])), has_rare_levels=len(counts) > _MAX_LEVELS)
 
 
+def has_date_dtype(values: Any) -> bool:
+    """Whether a column or array is of dates, times or spans of time by its dtype; False for what has no dtype."""
+    dtype: Any = getattr(values, "dtype", None)
+    return pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype)
+
+
 def is_date(values: pd.Series) -> bool:
     """Whether a column holds dates, times or spans of time, by its dtype or in its first values."""
     dtype = values.dtype
-    if pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype):
-        return True
-    if isinstance(dtype, pd.PeriodDtype):
+    if has_date_dtype(values) or isinstance(dtype, pd.PeriodDtype):
         return True
     first = values.dropna().head(20) if pd.api.types.is_object_dtype(dtype) else ()
     return len(first) > 0 and all(isinstance(value, date | time | timedelta | pd.Period) for value in first)

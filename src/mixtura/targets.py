@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array
 
 from .errors import MixturaError, coded
-from .tables import is_date
+from .tables import has_date_dtype, is_date
 
 
 def as_target(y: Any) -> tuple[NDArray[np.float64], list[str] | None]:
@@ -33,7 +33,7 @@ def as_target(y: Any) -> tuple[NDArray[np.float64], list[str] | None]:
         raise MixturaError("E-target-missing", got, "a target", "give the values to learn")
     if issparse(y):
         raise MixturaError("E-target-type", f"a sparse {type(y).__name__}", "a dense array", "call y.toarray()")
-    if getattr(getattr(y, "dtype", None), "kind", "") in ("m", "M") and not isinstance(y, pd.Series):
+    if has_date_dtype(y) and not isinstance(y, pd.Series):
         fix = "choose a number, such as days since a start"
         raise MixturaError("E-target-type", "dates", "numbers", fix)
     names: list[str] | None = None
