@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,17 +13,22 @@ from torch.distributions import Distribution
 Law = TypeVar("Law", bound=Distribution)
 
 
+@dataclass(frozen=True, repr=False)
 class Family(ABC, Generic[Law]):
     """The law of one mixture component, for one shape of target.
 
-    A family is stateless. It acts on torch distributions ("components") whose last batch axis counts the K
-    components of a mixture; its methods replace torch's own only where those lose digits or do not exist.
-    Raw parameters are the unconstrained outputs of a network, `n_raw` of them for each component, locations first.
+    A family is stateless, but for options such as a support, which are the fields of a frozen dataclass. It acts on
+    torch distributions ("components") whose last batch axis counts the K components of a mixture; its methods replace
+    torch's own only where those lose digits or do not exist. Whatever distinguishes one component from another, the
+    ends of its support included, is a tensor of the components; options only say what `build` makes.
+    Raw parameters are the unconstrained outputs of a network, `n_raw` of them for each component.
     """
 
     name: ClassVar[str]
     covariance_type: ClassVar[str | None]
     """``None`` for a scalar target, else how the covariance of a vector target is shaped."""
+    closed_under: ClassVar[Literal["affine", "scale", "none"]] = "affine"
+    """Which a + b*Y is of the family again: any, only a = 0 and b > 0, or none but Y itself."""
 
     @abstractmethod
     def owns(self, components: Distribution) -> bool:
@@ -71,28 +77,58 @@ class Family(ABC, Generic[Law]):
 
     @abstractmethod
     def affine(self, components: Law, a: Tensor, b: Tensor) -> Law:
-        """The law of a + b*Y, elementwise; `a` and `b` broadcast against batch_shape + event_shape, b is never 0."""
+        """The law of a + b*Y, elementwise; `a` and `b` broadcast against batch_shape + event_shape, b is never 0.
+
+        Called only with what `closed_under` allows.
+        """
+
+    def moved(self, a: Sequence[float], b: Sequence[float]) -> "Family[Law]":
+        """The family of a + b*Y, one a and b for each coordinate: options in units of the target move with it."""
+        return self
+
+    def mean(self, weights: Tensor, components: Law) -> Tensor:
+        """Mean of the mixture with these weights, shape (*B, K), which sum to 1."""
+        axis = -1 - len(components.event_shape)
+        weights = weights.reshape(weights.shape + (1,) * (-1 - axis))
+        # From one of the means on, so that float32 keeps its digits far from the origin.
+        anchor = components.mean.select(axis, 0)
+        return anchor + (weights * (components.mean - anchor.unsqueeze(axis))).sum(axis)
+
+    def variance(self, weights: Tensor, components: Law) -> Tensor:
+        """Variance of that mixture, elementwise: mean of the components' variances plus variance of their means."""
+        axis = -1 - len(components.event_shape)
+        between = (components.mean - self.mean(weights, components).unsqueeze(axis)).square()
+        weights = weights.reshape(weights.shape + (1,) * (-1 - axis))
+        return (weights * (components.variance + between)).sum(axis)
 
     def map(self, components: Law, function: Callable[[Tensor], Tensor]) -> Law:
         """The components with `function` applied to each defining tensor (indexing, moving, detaching...)."""
         return self.from_parameters(*(function(parameter) for parameter in self.parameters(components)))
 
     def __repr__(self) -> str:
-        return self.name if self.covariance_type is None else f"{self.name}/{self.covariance_type}"
+        name = self.name if self.covariance_type is None else f"{self.name}/{self.covariance_type}"
+        changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"{name}({', '.join(changed)})" if changed else name
 
 
 class ScalarFamily(Family[Law]):
     """A family of scalar laws: it also answers with distribution functions."""
 
     covariance_type = None
+    is_discrete: ClassVar[bool] = False
+    """Whether the law lives on the whole numbers; `log_prob` is then the log of a mass."""
+    is_circular: ClassVar[bool] = False
+    """Whether the two ends of the support are the same point; mean and variance are then circular."""
+    has_distances: ClassVar[bool] = False
+    """Whether `mean_distance` and `mean_difference` exist in closed form."""
 
     @abstractmethod
     def cdf(self, components: Law, y: Tensor) -> Tensor:
-        """P(Y <= y), with full relative precision in the lower tail."""
+        """P(Y <= y), with full relative precision in the lower tail; any real y."""
 
     @abstractmethod
     def survival(self, components: Law, y: Tensor) -> Tensor:
-        """P(Y > y), with full relative precision in the upper tail."""
+        """P(Y > y), with full relative precision in the upper tail; any real y."""
 
     @abstractmethod
     def log_cdf(self, components: Law, y: Tensor) -> Tensor:
@@ -104,19 +140,35 @@ class ScalarFamily(Family[Law]):
 
     @abstractmethod
     def icdf(self, components: Law, q: Tensor) -> Tensor:
-        """The y at which the cdf reaches `q`."""
+        """The least y at which the cdf reaches `q`."""
 
     @abstractmethod
     def isf(self, components: Law, q: Tensor) -> Tensor:
-        """The y at which the survival function falls to `q`."""
+        """The least y at which the survival function has fallen to `q`."""
 
     @abstractmethod
+    def third_moment(self, components: Law) -> Tensor:
+        """E[(Y - E[Y])^3]; NaN where it does not exist."""
+
+    def support(self, components: Law) -> tuple[Tensor, Tensor]:
+        """Its two ends, shape batch_shape; the whole line by default."""
+        whole = torch.full_like(components.mean, torch.inf)
+        return -whole, whole
+
+    def slope(self, components: Law, y: Tensor) -> Tensor:
+        """The derivative of `log_prob` in y, by automatic differentiation unless the family knows better."""
+        with torch.enable_grad():
+            y = y.detach().expand(torch.broadcast_shapes(y.shape, components.batch_shape)).clone().requires_grad_()
+            (slope,) = torch.autograd.grad(self.log_prob(components, y).sum(), y)
+        return slope
+
     def mean_distance(self, components: Law, y: Tensor) -> Tensor:
         """E|X - y|."""
+        raise NotImplementedError
 
-    @abstractmethod
     def mean_difference(self, first: Law, second: Law) -> Tensor:
         """E|X - Y| of independent X and Y, pair by pair."""
+        raise NotImplementedError
 
 
 class VectorFamily(Family[Law]):

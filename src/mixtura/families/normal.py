@@ -64,6 +64,7 @@ class NormalFamily(ScalarFamily[Normal]):
     """N(loc, scale^2): 2 raw parameters, of loc and of scale."""
 
     name = "normal"
+    has_distances = True
 
     def owns(self, components: Distribution) -> bool:
         return type(components) is Normal
@@ -107,6 +108,12 @@ class NormalFamily(ScalarFamily[Normal]):
 
     def isf(self, components, q):
         return components.loc - components.scale * torch.special.ndtri(q)
+
+    def third_moment(self, components):
+        return torch.zeros_like(components.loc)
+
+    def slope(self, components, y):
+        return (components.loc - y) / components.scale.square()
 
     def mean_distance(self, components, y):
         return mean_absolute(y - components.loc, components.scale)
