@@ -14,17 +14,21 @@ _MAX_STEPS = 200
 _STEPS_BETWEEN_SIEVES = 4
 
 
-def solve_icdf(logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor) -> Tensor:
-    """The y at which sum_k w_k F_k(y) = level, to floating-point precision; differentiable once.
+def solve_icdf(
+    logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor, atoms: Tensor | None = None
+) -> Tensor:
+    """The least y at which F(y) = sum_k w_k F_k(y) reaches `level`, to floating-point precision; differentiable once.
 
     Parameters
     ----------
     logits
-        Normalised log weights, shape (*B, K).
+        Normalised log weights, shape (*B, K + A).
     components
         Batch_shape (*B, K).
     level
         Probabilities in [0, 1], shape (*S, *B).
+    atoms
+        Values that carry the last A weights, shape (*B, A).
 
     Notes
     -----
@@ -39,28 +43,119 @@ def solve_icdf(logits: Tensor, family: ScalarFamily, components: Distribution, l
     if dtype != logits.dtype:  # weights that sum to 1 in float32 do not in float64
         logits, components = logits.to(dtype).log_softmax(-1), family.map(components, lambda tensor: tensor.to(dtype))
     level = level.to(dtype)
-    shape = (*level.shape, logits.shape[-1])
 
     def flat(tensor: Tensor) -> Tensor:
-        return tensor.expand(shape).reshape(-1, shape[-1])
+        return tensor.expand(*level.shape, tensor.shape[-1]).reshape(-1, tensor.shape[-1])
 
     logits, components, flat_level = flat(logits), family.map(components, flat), level.reshape(-1)
+    atoms = logits[:, :0] if atoms is None else flat(atoms.to(dtype))
+    k = components.batch_shape[-1]
+    is_upper = flat_level > 0.5
+    tail = torch.where(is_upper, 1 - flat_level, flat_level)  # exact: 1 - level is, for level >= 1/2
     inputs = (logits, flat_level, *family.parameters(components))
     differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     with torch.no_grad():
-        y = _solve(logits, family, components, flat_level)
+        if family.is_discrete:
+            return _solve_whole(logits, family, components, tail, is_upper, atoms).reshape(level.shape)
+        inner, tail, is_upper, atom = (
+            _between_atoms(logits, family, components, tail, is_upper, atoms)
+            if atoms.shape[-1]
+            else (logits, tail, is_upper, torch.full_like(tail, torch.nan))
+        )
+        sought = atom.isnan()
+        y = atom
+        if bool(sought.any()):
+            parts = family.map(components, lambda tensor: tensor[sought]) if atoms.shape[-1] else components
+            y = atom.masked_scatter(sought, _solve(inner[sought], family, parts, tail[sought], is_upper[sought]))
     if differentiable:
-        y = _attach_gradient(y, logits, family, components, flat_level)
+        below = torch.where(atoms < y[:, None], logits[:, k:].exp(), 0).sum(-1)
+        moved = attach_gradient(y, logits[:, :k], family, components, flat_level, below)
+        y = torch.where(sought, moved, y)
     return y.reshape(level.shape)
 
 
-def _attach_gradient(
-    y: Tensor, logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor
+def _between_atoms(
+    logits: Tensor, family: ScalarFamily, components: Distribution, tail: Tensor, is_upper: Tensor, atoms: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where the level is not reached at an atom, the level of the continuous part at which it is.
+
+    Returns the logits of the continuous part alone, the tail and side of its level, and the atom, NaN where it is none.
+    """
+    k = components.batch_shape[-1]
+    masses, order = logits[:, k:].exp(), atoms.argsort(-1)
+    atoms, masses = atoms.gather(-1, order), masses.gather(-1, order)
+    log_share = logits[:, :k].logsumexp(-1, keepdim=True)
+    share, inner = log_share.exp(), torch.where(log_share > -torch.inf, logits[:, :k] - log_share, -torch.inf)
+    at = atoms.unsqueeze(-1)
+    parts = family.map(components, lambda tensor: tensor.unsqueeze(1))
+    weights = logits[:, None, :k].exp()
+    below = (weights * family.cdf(parts, at)).sum(-1) + masses.cumsum(-1)  # P(Y <= atom)
+    above = (weights * family.survival(parts, at)).sum(-1) + masses.flip(-1).cumsum(-1).flip(-1) - masses  # P(Y > atom)
+    reached = torch.where(is_upper[:, None], above <= tail[:, None], below >= tail[:, None])
+    is_nothing_left = (share <= 0)[:, 0]
+    reached[:, -1] |= is_nothing_left & (tail > 0)
+    n_below = (~reached).sum(-1)  # atoms left of the quantile, or all of them
+    first = n_below.clamp(max=atoms.shape[-1] - 1)[:, None]
+    jump = torch.where(is_upper[:, None], above + masses, below - masses).gather(-1, first)[:, 0]
+    is_atom = reached.gather(-1, first)[:, 0] & torch.where(is_upper, jump > tail, jump < tail)
+    is_left = torch.arange(atoms.shape[-1], device=atoms.device) < n_below[:, None]
+    outside = torch.where(is_left == is_upper[:, None], 0, masses).sum(-1)  # atoms on the side that the tail counts
+    inner_tail = ((tail - outside) / share[:, 0]).clamp(0, 1)
+    atom = torch.where(is_atom, atoms.gather(-1, first)[:, 0], torch.nan)
+    turn = inner_tail > 0.5
+    return inner, torch.where(turn, 1 - inner_tail, inner_tail), is_upper ^ turn, atom
+
+
+def _solve_whole(
+    logits: Tensor, family: ScalarFamily, components: Distribution, tail: Tensor, is_upper: Tensor, atoms: Tensor
+) -> Tensor:
+    """The least whole number at which F reaches the level, by bisection between the components' own."""
+    k = components.batch_shape[-1]
+    weights, masses = logits[:, :k].exp(), logits[:, k:].exp()
+    is_present = logits > -torch.inf
+    quantiles = torch.where(
+        is_upper[:, None], family.isf(components, tail[:, None]), family.icdf(components, tail[:, None])
+    )
+    ends = torch.cat([quantiles, atoms], -1)
+    low = torch.where(is_present, ends, torch.inf).amin(-1) - 2
+    high = torch.where(is_present, ends, -torch.inf).amax(-1) + 2
+    is_open = (tail <= 0) | ~(low.isfinite() & high.isfinite())
+    y = torch.where(is_upper, torch.inf, family.support(components)[0].amin(-1))
+    low, high = torch.where(is_open, 0, low), torch.where(is_open, 0, high)
+    eps = 4 * torch.finfo(tail.dtype).eps  # sums of weights are rounded
+    while bool((high - low > 1).any()):
+        middle = ((low + high) / 2).floor()
+        at = middle[:, None]
+        cdf = (weights * family.cdf(components, at)).sum(-1) + (masses * (atoms <= at)).sum(-1)
+        survival = (weights * family.survival(components, at)).sum(-1) + (masses * (atoms > at)).sum(-1)
+        is_reached = torch.where(is_upper, survival <= tail * (1 + eps), cdf >= tail * (1 - eps))
+        low, high = torch.where(is_reached, low, middle), torch.where(is_reached, middle, high)
+    return torch.where(is_open, y, high)
+
+
+def attach_gradient(
+    y: Tensor,
+    logits: Tensor,
+    family: ScalarFamily,
+    components: Distribution,
+    level: Tensor | None,
+    below: Tensor | float = 0.0,
 ) -> Tensor:
     """The same y with the gradient of the implicit function theorem, dy = -d(F - level) / density.
 
     Formed from logarithms, so that it stays right where cdf and density have both underflown; where the gradient
     itself is beyond all numbers (a level exactly between two far modes), it is large and finite.
+
+    Parameters
+    ----------
+    y
+        Quantiles or draws, shape (n,).
+    logits
+        Log weights of the components, shape (n, K).
+    level
+        Shape (n,); None where it is constant.
+    below
+        Weight of the atoms below y.
     """
     largest = 0.25 * math.log(torch.finfo(y.dtype).max)
     inside = y.isfinite()
@@ -72,7 +167,7 @@ def _attach_gradient(
     share = (log_tail.detach() - log_density).clamp(max=largest).exp()
     tails = (torch.where(is_left, -share, share) * torch.where(share > 0, log_tail, 0)).sum(-1)
     per_density = (-log_density[:, 0]).clamp(max=largest).exp()
-    whole = (torch.where(is_left, logits.exp(), 0).sum(-1) - level) * per_density
+    whole = (torch.where(is_left, logits.exp(), 0).sum(-1) + below - (0 if level is None else level)) * per_density
     gap = whole + tails
     return torch.where(inside, torch.where(inside, y, 0) - (gap - gap.detach()), y)
 
@@ -143,8 +238,8 @@ class _Search:
         self.step_before, self.last_step = self.last_step, step
 
 
-def _solve(logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor) -> Tensor:
-    search = _start(logits, family, components, level)
+def _solve(logits: Tensor, family: ScalarFamily, components: Distribution, tail: Tensor, is_upper: Tensor) -> Tensor:
+    search = _start(logits, family, components, tail, is_upper)
     y, is_tie = search.y.clone(), search.is_tie.clone()
     rows = torch.arange(len(y), device=y.device)
     for n_steps in range(_MAX_STEPS):
@@ -162,11 +257,9 @@ def _solve(logits: Tensor, family: ScalarFamily, components: Distribution, level
     return y
 
 
-def _start(logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor) -> _Search:
+def _start(logits: Tensor, family: ScalarFamily, components: Distribution, tail: Tensor, is_upper: Tensor) -> _Search:
     """The bracket between the components' own quantiles, and their weighted mean as the first guess."""
     is_present = logits > -torch.inf
-    is_upper = level > 0.5
-    tail = torch.where(is_upper, 1 - level, level)  # exact: 1 - level is, for level >= 1/2
     quantiles = torch.where(
         is_upper[:, None], family.isf(components, tail[:, None]), family.icdf(components, tail[:, None])
     )

@@ -1,0 +1,67 @@
+"""Many rows in blocks: what a processor's cache holds is fast, and memory stays bounded whatever the number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .mixture import Mixture
+
+ROWS_IN_A_BLOCK = 16_384
+"""Of 10 components in float64 they fill about a megabyte for each parameter."""
+
+
+def in_blocks(answer: Callable[..., Tensor], mixture: Mixture, *values: Tensor, n_event_axes: int = 0) -> Tensor:
+    """`answer(mixture, *values)`, computed for blocks of the batch's longest axis where there are many rows.
+
+    Where a gradient is asked for, all rows are computed at once: their graph has to be kept anyway.
+
+    Parameters
+    ----------
+    answer
+        Row by row: what it says of a row does not depend on the others. Its result has shape (*S, *B), followed by
+        `n_event_axes` axes.
+    values
+        Shape (*S, *B) + event_shape of the mixture, broadcasting against the batch.
+    """
+    batch_shape = mixture.batch_shape
+    blocks = row_blocks(mixture, *values)
+    if len(blocks) == 1:
+        return answer(mixture, *values)
+    axis = batch_shape.index(max(batch_shape))
+    from_the_right = axis - len(batch_shape)
+    n_value_event_axes = len(mixture.event_shape)
+
+    def rows_of(value: Tensor, rows: slice) -> Tensor:
+        place = value.ndim - n_value_event_axes + from_the_right
+        if place < 0 or value.shape[place] == 1:
+            return value
+        return value.narrow(place, rows.start, rows.stop - rows.start)
+
+    leading = (slice(None),) * axis
+    parts = [answer(mixture[(*leading, rows)], *(rows_of(value, rows) for value in values)) for rows in blocks]
+    return torch.cat(parts, parts[0].ndim - n_event_axes + from_the_right)
+
+
+def row_blocks(mixture: Mixture, *values: Tensor) -> list[slice]:
+    """Slices of the longest batch axis, each of about `ROWS_IN_A_BLOCK` answers; one where there is no need."""
+    batch_shape = mixture.batch_shape
+    n_answers = torch.broadcast_shapes(
+        batch_shape, *(value.shape[: value.ndim - len(mixture.event_shape)] for value in values)
+    ).numel()
+    needs_graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*mixture.tensors(), *values))
+    if not batch_shape or n_answers <= ROWS_IN_A_BLOCK or needs_graph:
+        return [slice(None)]
+    longest = max(batch_shape)
+    step = max(1, longest * ROWS_IN_A_BLOCK // n_answers)
+    return [slice(start, min(start + step, longest)) for start in range(0, longest, step)]
+
+
+def pad(parts: list[Tensor], filler: Any) -> Tensor:
+    """Blocks of rows, (rows, width) each, under one another, filled up to the widest."""
+    width = max((part.shape[-1] for part in parts), default=0)
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[-1]), value=filler) for part in parts])

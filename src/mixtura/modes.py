@@ -1,0 +1,347 @@
+"""Modes: all local maxima of a density, which are not the means of its components."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.optimize import elementwise
+from torch import Tensor
+
+from .families import ScalarFamily, VectorFamily
+
+if TYPE_CHECKING:
+    from .mixture import Mixture
+
+_ROWS_IN_A_BLOCK = 1_024
+_TAILS = (0.42, 0.27, 0.14, 0.055, 0.014, 0.0026, 0.00023, 3.4e-06, 6e-09, 6.8e-14)
+"""Levels, from both ends, of the quantiles of every component at which the slope is looked at: half a scale apart, and
+wider in the tails, where a narrow component hands over to a broad one."""
+_NEAR_AN_END = (1e-12, 1e-8, 1e-4, 1e-2, 0.2)
+"""Between the end of a support and the first quantile, as shares of that distance."""
+_CUTS = 9
+_MOST_IN_PAIRS = 16
+_MOST_ASCENTS = 100
+_SAME = 1e-4
+"""Two ascents that end so near, in units of the narrowest scale, have found one mode."""
+
+
+@dataclass(frozen=True)
+class Modes:
+    """The local maxima of each density of a batch, the one with the largest mass first, padded with NaN."""
+
+    loc: Float[Tensor, "*batch n *event"]
+    """Where they are."""
+    height: Float[Tensor, "*batch n"]
+    """The density there; infinite at an atom, and at the end of a support where the density is unbounded."""
+    mass: Float[Tensor, "*batch n"]
+    """Probability of the region that climbs to the mode: of a scalar target between the neighbouring minima, of a
+    vector one the weights of the components whose means climb to it."""
+    count: Int[Tensor, "*batch"]
+    """How many there are."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The maxima of many scalar densities, by row and then from left to right, each between its minima; shape (m,).
+
+    The outermost minima are the ends of the support, infinite ones included.
+    """
+
+    row: Tensor
+    left: Tensor
+    top: Tensor
+    right: Tensor
+
+
+def log_prob_and_slope(family: ScalarFamily, mixture: Mixture, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The log density of a continuous mixture and its derivative in y, shape (*S, *B).
+
+    The latter is the mean of the components' slopes by their responsibilities.
+    """
+    y = y.unsqueeze(-1)
+    joint = mixture.logits + family.log_prob(mixture.components, y)
+    log_prob = joint.logsumexp(-1, keepdim=True)
+    share = (joint - log_prob).exp()
+    slopes = family.slope(mixture.components, y)
+    return log_prob[..., 0], torch.where(share > 0, share * slopes, 0).sum(-1)
+
+
+def find_peaks(family: ScalarFamily, mixture: Mixture) -> Peaks:
+    """All peaks of continuous scalar mixtures with one batch axis, without gradient.
+
+    The slope is evaluated at quantiles of every component, which resolve each at its own scale, and more closely where
+    it comes near 0 and turns away. Wherever its sign changes, the root is found by Chandrupatla's method. At a finite
+    end of the support towards which the density rises, there is a peak.
+    """
+    tails = mixture.logits.new_tensor(_TAILS)[:, None, None]
+    present = mixture.logits > -torch.inf
+    points = torch.cat([family.icdf(mixture.components, tails), family.isf(mixture.components, tails)])
+    some = points.gather(-1, mixture.logits.argmax(-1)[None, :, None].expand(len(points), len(mixture), 1))
+    grid = torch.where(present, points, some).permute(1, 0, 2).reshape(len(mixture), -1)
+    low, high = family.support(mixture.components)
+    low, high = torch.where(present, low, torch.inf).amin(-1), torch.where(present, high, -torch.inf).amax(-1)
+    share = mixture.logits.new_tensor(_NEAR_AN_END)
+    for end in (low[:, None], high[:, None]):
+        if bool(end.isfinite().any()):
+            nearest = grid.gather(-1, (grid - end).abs().argmin(-1, keepdim=True))
+            grid = torch.cat([grid, torch.where(end.isfinite(), end + share * (nearest - end), nearest)], -1)
+    grid = grid.sort(-1).values
+    steep = log_prob_and_slope(family, mixture, grid.mT)[1].mT.nan_to_num(0)  # NaN where a point is rounded to the end of the support
+    row, left, right, is_top = _sign_changes(grid, steep)
+
+    size = steep.abs()
+    is_dip = (size[:, 1:-1] < size[:, :-2]) & (size[:, 1:-1] <= size[:, 2:])
+    is_dip &= (steep[:, :-2].sign() == steep[:, 1:-1].sign()) & (steep[:, 1:-1].sign() == steep[:, 2:].sign())
+    dip_row, dip = is_dip.nonzero(as_tuple=True)
+    cuts = torch.linspace(0, 1, _CUTS, dtype=grid.dtype)
+    before, at, after = (grid[dip_row, dip + shift][:, None] for shift in range(3))
+    finer = torch.cat([before + cuts * (at - before), at + cuts[1:] * (after - at)], -1)
+    found = _sign_changes(finer, log_prob_and_slope(family, mixture[dip_row], finer.mT)[1].mT)
+    row, left, right, is_top = (
+        torch.cat(pair) for pair in zip((row, left, right, is_top), (dip_row[found[0]], *found[1:]), strict=True)
+    )
+
+    turns = _roots(family, mixture, row, left, right)
+    # The ends of the support are peaks where the density rises to them.
+    rises_first, rises_last = (_carried(steep)[:, i] > 0 for i in (0, -1))
+    all_rows = torch.arange(len(mixture))
+    row = torch.cat([row, all_rows[~rises_first], all_rows[rises_last]])
+    first, last = torch.where(low.isfinite(), low, grid[:, 0]), torch.where(high.isfinite(), high, grid[:, -1])
+    turns = torch.cat([turns, first[~rises_first], last[rises_last]])
+    is_top = torch.cat([is_top, torch.ones(len(row) - len(is_top), dtype=torch.bool)])
+    order = turns.argsort(stable=True)
+    order = order[row[order].argsort(stable=True)]
+    row, turns, is_top = row[order], turns[order], is_top[order]  # alternately tops and minima, first and last a top
+    row, tops, minima = row[is_top], turns[is_top], turns[~is_top]
+    is_first = row != row.roll(1)
+    is_first[:1] = True
+    is_last = is_first.roll(-1)
+    left, right = torch.empty_like(tops), torch.empty_like(tops)
+    left[is_first], left[~is_first] = low, minima
+    right[is_last], right[~is_last] = high, minima
+    return Peaks(row, left, tops, right)
+
+
+def _carried(steep: Tensor) -> Tensor:
+    """Signs, where a slope of exactly 0 goes on as before (at first upward), so that a point of inflection is no mode."""
+    sign = torch.cat([torch.ones_like(steep[:, :1]), steep.sign()], -1)
+    place = torch.where(sign != 0, torch.arange(sign.shape[-1]), 0).cummax(-1).values
+    return sign.gather(-1, place)[:, 1:]
+
+
+def _sign_changes(grid: Tensor, steep: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Row, ends, and whether it holds a top, of every cell of a grid in which the slope changes its sign."""
+    sign = _carried(steep)
+    row, cell = (sign[:, 1:] != sign[:, :-1]).nonzero(as_tuple=True)
+    return row, grid[row, cell], grid[row, cell + 1], sign[row, cell] > 0
+
+
+def _roots(family: ScalarFamily, mixture: Mixture, row: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Where the slope, of different signs at low and high, changes them."""
+
+    def at(y: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        some = mixture[torch.as_tensor(rows)]
+        return log_prob_and_slope(family, some, torch.as_tensor(y).to(some.dtype))[1].double().numpy()
+
+    if not len(row):
+        return low
+    ends, rows = (low.double().numpy(), high.double().numpy()), row.numpy()
+    found = elementwise.find_root(at, ends, args=(rows,))
+    # An end of a cell may be the root itself, and its slope, computed again, of another sign by rounding.
+    nearer = np.where(np.abs(at(ends[0], rows)) < np.abs(at(ends[1], rows)), *ends)
+    return torch.as_tensor(np.where(found.success, found.x, nearer)).to(low.dtype)
+
+
+@torch.no_grad()
+def find_modes(mixture: Mixture) -> Modes:
+    """The modes of a mixture; see `Mixture.modes`."""
+    flat = mixture.detach().reshape((-1,)) if mixture.batch_shape else mixture.detach().expand((1,))
+    family = mixture.family
+    if isinstance(family, ScalarFamily):
+        ask = partial(_whole_modes if family.is_discrete else _scalar_modes, family)
+        step = 64 if family.is_discrete else _ROWS_IN_A_BLOCK
+    else:
+        ask = partial(_vector_modes, family)
+        step = max(1, 4 * _ROWS_IN_A_BLOCK // mixture.n_components**2)
+    parts = [ask(flat[start : start + step]) for start in range(0, len(flat), step)] or [ask(flat)]
+    width = max(loc.shape[1] for loc, _, _ in parts)
+    loc, height, mass = (torch.cat([_widen(part, width) for part in column]) for column in zip(*parts, strict=True))
+    order = torch.where(mass.isnan(), -1, mass).argsort(dim=-1, descending=True, stable=True)
+    at = order.reshape(*order.shape, *[1] * (loc.ndim - 2))
+    loc, height, mass = loc.take_along_dim(at, 1), height.take_along_dim(order, 1), mass.take_along_dim(order, 1)
+    batch = mixture.batch_shape
+    count = (~mass.isnan()).sum(-1)
+    loc, height, mass = (part.reshape(*batch, *part.shape[1:]) for part in (loc, height, mass))
+    return Modes(loc, height, mass, count.reshape(batch))
+
+
+def _widen(part: Tensor, width: int) -> Tensor:
+    """(rows, n, ...) filled up to (rows, width, ...) with NaN."""
+    filler = part.new_full((part.shape[0], width - part.shape[1], *part.shape[2:]), torch.nan)
+    return torch.cat([part, filler], 1)
+
+
+def by_row(row: Tensor, n_rows: int, *values: Tensor) -> list[Tensor]:
+    """Values listed by ascending row, (m,) each, as tables (n_rows, width) filled up with NaN."""
+    count = torch.bincount(row, minlength=n_rows)
+    place = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
+    tables = [value.new_full((n_rows, int(count.max()) if n_rows else 0), torch.nan) for value in values]
+    for table, value in zip(tables, values, strict=True):
+        table[row, place] = value
+    return tables
+
+
+def _scalar_modes(family: ScalarFamily, mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+    inner, k = mixture.continuous, mixture.n_components
+    share = mixture.weights[:, :k].sum(-1)
+    peaks = find_peaks(family, inner)
+    some = inner[peaks.row]
+    height, mass = some.log_prob(peaks.top).exp(), some.prob_interval(peaks.left, peaks.right)
+    loc, height, mass = by_row(peaks.row, len(mixture), peaks.top, height, mass)
+    if family.is_circular:
+        _join_ends(loc, mass, *family.support(mixture.components))
+    is_there = (share[:, None] > 0) & ~mass.isnan()
+    return _with_atoms(
+        mixture,
+        *(torch.where(is_there, part, torch.nan) for part in (loc, height * share[:, None], mass * share[:, None])),
+    )
+
+
+def _join_ends(loc: Tensor, mass: Tensor, low: Tensor, high: Tensor) -> None:
+    """The two ends of a circle are one point: what rises towards one of them goes on at the other. In place."""
+    rows = torch.arange(len(loc))
+    last = (~loc.isnan()).sum(-1) - 1
+    is_several = last > 0
+    is_first_cut, is_last_cut = (loc[:, 0] == low[:, 0]) & is_several, (loc[rows, last] == high[:, 0]) & is_several
+    gone = torch.where(is_last_cut, last, 0)  # of a peak at the cut itself, one half
+    stays = torch.where(is_last_cut, 0, last)
+    joined = (is_first_cut | is_last_cut).nonzero()[:, 0]
+    mass[joined, stays[joined]] += mass[joined, gone[joined]]
+    mass[joined, gone[joined]] = torch.nan
+
+
+def _with_atoms(mixture: Mixture, loc: Tensor, height: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if mixture.atoms is None:
+        return loc, height, mass
+    masses = mixture.weights[:, mixture.n_components :]
+    there = [
+        torch.where(masses > 0, part, torch.nan) for part in (mixture.atoms, torch.full_like(masses, torch.inf), masses)
+    ]
+    return tuple(torch.cat(pair, -1) for pair in zip((loc, height, mass), there, strict=True))  # pyright: ignore
+
+
+def whole_numbers(family: ScalarFamily, mixture: Mixture) -> tuple[Tensor, Tensor]:
+    """The whole numbers that carry all but 2e-12 of each row's probability, as a range common to all, and their masses."""
+    tail = mixture.logits.new_tensor(1e-12)
+    ends = torch.cat([family.icdf(mixture.components, tail), family.isf(mixture.components, tail)])
+    if mixture.atoms is not None:
+        ends = torch.cat([ends.flatten(), mixture.atoms.flatten()])
+    y = torch.arange(ends.min().item(), ends.max().item() + 1, dtype=mixture.dtype)
+    return y, mixture.log_prob(y[:, None]).exp().mT
+
+
+def _whole_modes(family: ScalarFamily, mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+    """Whole numbers with more mass than their neighbours; of equal ones, the first."""
+    y, mass = whole_numbers(family, mixture)
+    padded = torch.nn.functional.pad(mass, (1, 1))
+    rises, falls = padded[:, 1:-1] > padded[:, :-2], padded[:, 1:-1] < padded[:, :-2]
+    goes_up = torch.where(rises, 1, torch.where(falls, -1, 0))
+    place = torch.where(goes_up != 0, torch.arange(len(y)), 0).cummax(-1).values
+    goes_up = goes_up.gather(-1, place)  # a plateau goes on as before
+    is_start = (goes_up > 0) & torch.nn.functional.pad(goes_up[:, :-1] < 0, (1, 0), value=True)  # of a climb
+    climb = is_start.cumsum(-1) - 1
+    n_climbs = int(climb.max()) + 1
+    total = torch.zeros(len(mass), n_climbs, dtype=mass.dtype).scatter_add(-1, climb.clamp(min=0), mass)
+    inside = climb[:, None] == torch.arange(n_climbs)[:, None]
+    height, top = torch.where(inside, mass[:, None], -1).max(-1)
+    is_there = (height > 0) & inside.any(-1)
+    return tuple(torch.where(is_there, part, torch.nan) for part in (y[top], height, total))  # pyright: ignore
+
+
+# Vectors -------------------------------------------------------------------------------------------------------
+
+
+def _vector_modes(family: VectorFamily, mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+    """Ascents from all means, and from between each pair of heavy components, where a full covariance may hide a mode."""
+    n, k, d = len(mixture), mixture.n_components, mixture.event_shape[0]
+    starts = mixture.components.mean
+    heavy = mixture.logits.topk(min(k, _MOST_IN_PAIRS), -1).indices
+    covariance = family.covariance(mixture.components).take_along_dim(heavy[..., None, None], 1)
+    means = starts.take_along_dim(heavy[..., None], 1)
+    first, second = torch.triu_indices(heavy.shape[1], heavy.shape[1], 1)
+    # The ridge between two normal laws (Ray and Lindsay 2005) at equal shares: m1 + C1 (C1 + C2)^-1 (m2 - m1).
+    gap = (means[:, second] - means[:, first])[..., None]
+    between = (
+        means[:, first]
+        + (covariance[:, first] @ torch.linalg.solve(covariance[:, first] + covariance[:, second], gap))[..., 0]
+    )
+    points = torch.cat([starts, between], 1)
+    scale = mixture.components.stddev.amin(1)[:, None]  # (n, 1, d)
+    row = torch.arange(n)[:, None].expand(points.shape[:2]).reshape(-1)
+    flat_points, is_top = _ascend(mixture, row, points.reshape(-1, d), scale[row, 0])
+    points, is_top = flat_points.reshape(points.shape), is_top.reshape(points.shape[:2])
+    height = torch.where(is_top, mixture.log_prob(points.transpose(0, 1)).mT, -torch.inf)
+    distance = ((points[:, :, None] - points[:, None]) / scale[:, :, None]).abs().amax(-1)
+    # Each point is the mode of the first of the points that are as near as rounding allows.
+    leader = torch.where((distance < _SAME) & is_top[:, None], torch.arange(points.shape[1]), points.shape[1]).amin(-1)
+    is_leader = is_top & (leader == torch.arange(points.shape[1]))
+    climbed = torch.where(is_top[:, :k], leader[:, :k], 0)
+    weights = torch.where(is_top[:, :k], mixture.weights, 0)
+    mass = torch.zeros_like(height).scatter_add(-1, climbed, weights)
+    mass = torch.where(is_leader, mass, torch.nan)
+    order = torch.where(is_leader, mass, -1).argsort(dim=-1, descending=True, stable=True)
+    width = int(is_leader.sum(-1).max()) if n else 0
+    order = order[:, :width]
+    loc = torch.where(is_leader[..., None], points, torch.nan).take_along_dim(order[..., None], 1)
+    return loc, torch.where(is_leader, height.exp(), torch.nan).gather(1, order), mass.gather(1, order)
+
+
+def _ascend(mixture: Mixture, row: Tensor, y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Climb from points y, (m, d), on the densities of their rows; where it ends, and whether it is a maximum.
+
+    Newton's method for maxima: curvatures count with their absolute values, so that every step goes uphill, and a step
+    that does not is halved. Lengths are measured in `scale`.
+    """
+    y, is_top = y.clone(), torch.zeros(len(y), dtype=torch.bool)
+    active = torch.arange(len(y))
+    for _ in range(_MOST_ASCENTS):
+        some, unit = mixture[row[active]], scale[active]
+        value, gradient, hessian = _derivatives(some, y[active])
+        gradient, hessian = gradient * unit, hessian * unit[:, :, None] * unit[:, None]
+        sound = (hessian.isfinite().all(-1).all(-1) & gradient.isfinite().all(-1))[:, None]
+        curvature, axes = torch.linalg.eigh(torch.where(sound[..., None], hessian, torch.eye(y.shape[-1]).to(y)))
+        along = (axes.mT @ torch.where(sound, gradient, 0)[..., None])[..., 0] / curvature.abs().clamp(min=1e-10)
+        step = (axes @ along[..., None])[..., 0]
+        step = step * (4 / step.abs().amax(-1, keepdim=True).clamp(min=4))
+        length = torch.ones(len(active), 1, dtype=y.dtype)
+        for _ in range(30):
+            is_lower = (some.log_prob(y[active] + length * step * unit) < value - 1e-14 * value.abs())[:, None]
+            if not bool(is_lower.any()):
+                break
+            length = torch.where(is_lower, 0.5 * length, length)
+        moved = length * step
+        y[active] += torch.where(is_lower, 0, moved) * unit
+        is_top[active] = (curvature[:, -1] < 0) & sound[:, 0]
+        is_done = (moved.abs().amax(-1) < 1e-9) | is_lower[:, 0]
+        is_top[active] &= is_done & (step.abs().amax(-1) < 1e-4)
+        active = active[~is_done]
+        if not len(active):
+            break
+    return y, is_top
+
+
+def _derivatives(mixture: Mixture, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log p(y), its gradient and its matrix of second derivatives, row by row."""
+    with torch.enable_grad():
+        y = y.detach().requires_grad_()
+        value = mixture.log_prob(y)
+        (gradient,) = torch.autograd.grad(value.sum(), y, create_graph=True)
+        columns = [torch.autograd.grad(gradient[:, i].sum(), y, retain_graph=True)[0] for i in range(y.shape[-1])]
+    hessian = torch.stack(columns, -1)
+    return value.detach(), gradient.detach(), 0.5 * (hessian + hessian.mT)

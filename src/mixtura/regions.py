@@ -1,0 +1,295 @@
+"""Regions of high density: the smallest sets that hold a given probability, as disjoint intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .families import ScalarFamily
+from .modes import Peaks, by_row, find_peaks, log_prob_and_slope, whole_numbers
+
+if TYPE_CHECKING:
+    from .mixture import Mixture
+
+_ROWS_IN_A_BLOCK = 1_024
+_MOST_STEPS = 100
+_ZOOMS, _CUTS = 12, 17
+
+
+@dataclass(frozen=True)
+class Region:
+    """A set for each mixture of a batch: disjoint intervals in ascending order, padded with NaN."""
+
+    lower: Float[Tensor, "*batch n"]
+    upper: Float[Tensor, "*batch n"]
+    size: Float[Tensor, "*batch"]
+    """Total length; of counts, how many whole numbers."""
+
+    @property
+    def count(self) -> Int[Tensor, "*batch"]:
+        """Number of intervals; an atom outside of the others is one of length 0."""
+        return (~self.lower.isnan()).sum(-1)
+
+    def contains(self, y: Tensor) -> Bool[Tensor, "..."]:
+        """Whether y, shape (*S, *B), is inside, ends included."""
+        y = torch.as_tensor(y).unsqueeze(-1)
+        return ((self.lower <= y) & (y <= self.upper)).any(-1)
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The two monotone sides of every peak of many rows, from a minimum up to the top; shape (m,) each."""
+
+    row: Tensor
+    minimum: Tensor
+    top: Tensor
+    log_minimum: Tensor
+    log_top: Tensor
+    is_outer: Tensor
+    """Whether the minimum is an end of the support."""
+    cdf_top: Tensor
+    is_left: Tensor
+
+    @classmethod
+    def of(cls, family: ScalarFamily, mixture: Mixture, peaks: Peaks, log_lowest: Tensor) -> _Sides:
+        """Infinite ends are replaced by points at which the density is below `log_lowest` of their row."""
+        row = peaks.row.repeat(2)
+        minimum, top = torch.cat([peaks.left, peaks.right]), peaks.top.repeat(2)
+        is_left = torch.arange(len(row)) < len(peaks.row)
+        low, high = family.support(mixture.components)
+        is_outer = torch.where(is_left, minimum == low.amin(-1)[row], minimum == high.amax(-1)[row])
+        some = mixture[row]
+        open_end = minimum.isinf()
+        reach = mixture.components.stddev.amax(-1)[row]
+        reach = torch.where(reach.isfinite(), reach, 1.0)
+        while bool(open_end.any()):
+            minimum = torch.where(open_end, top + torch.where(is_left, -reach, reach), minimum)
+            open_end &= some.log_prob(minimum) >= log_lowest[row]
+            reach = 2 * reach
+        return cls(row, minimum, top, some.log_prob(minimum), some.log_prob(top), is_outer, some.cdf(top), is_left)
+
+
+    def take(self, keep: Tensor) -> _Sides:
+        """The sides of some of the rows, numbered anew."""
+        parts = {name: part[keep[self.row]] for name, part in vars(self).items()}
+        return _Sides(**parts | {"row": (keep.cumsum(0) - 1)[parts["row"]]})
+
+
+def _crossings(
+    family: ScalarFamily, mixture: Mixture, sides: _Sides, log_level: Tensor, guess: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Where each side reaches its row's level of the log density, and how steep it is there (0 where it does not).
+
+    By Newton steps inside the side, else bisection.
+
+    The minimum, where the whole side is above the level; the top, where none of it is.
+    """
+    level = log_level[sides.row]
+    y = torch.where(sides.log_minimum >= level, sides.minimum, sides.top)
+    rate = torch.zeros_like(y)
+    active = ((sides.log_minimum < level) & (level < sides.log_top)).nonzero()[:, 0]
+    # The density is lower than the level at one end, and higher at the other.
+    below, above, at = sides.minimum[active], sides.top[active], guess[active]
+    at = torch.where((at - below) * (at - above) < 0, at, 0.5 * (below + above))
+    eps = torch.finfo(y.dtype).eps
+    last = torch.full_like(at, torch.inf)
+    for _ in range(_MOST_STEPS):
+        if not len(active):
+            break
+        log_prob, slope = log_prob_and_slope(family, mixture[sides.row[active]], at)
+        excess = log_prob - level[active]
+        below, above = torch.where(excess < 0, at, below), torch.where(excess > 0, at, above)
+        newton = at - excess / slope
+        is_inside = ((newton - below) * (newton - above) < 0) & ((newton - at).abs() < 0.5 * last)
+        proposal = torch.where(is_inside, newton, 0.5 * (below + above))
+        step = (proposal - at).abs()
+        is_found = (excess.abs() <= 4 * eps * log_prob.abs().clamp(min=1)) | (step <= 2 * eps * at.abs())
+        y[active] = torch.where(is_found, at, proposal)
+        rate[active] = slope.abs()
+        keep = ~is_found
+        active, at, last = active[keep], proposal[keep], torch.where(is_inside, step, torch.inf)[keep]
+        below, above = below[keep], above[keep]
+    return y, rate
+
+
+def _mass(mixture: Mixture, sides: _Sides, y: Tensor) -> Tensor:
+    """Probability of each row between the points y on the sides and the tops, shape (n,)."""
+    parts = (mixture[sides.row].cdf(y) - sides.cdf_top).abs()
+    return torch.zeros(len(mixture), dtype=y.dtype).index_add(0, sides.row, parts)
+
+
+def _solve(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[_Sides, Tensor, Tensor]:
+    """Sides, the points on them between which the densest region lies, and its log density at the edge.
+
+    The edge is sought by Newton's method inside a bracket: d mass / d log t = -sum t / |slope|. Its lower end is
+    rigorous: within an interval that holds all but half of what may be left out, a density below t has at most the mass
+    t * length.
+    """
+    peaks = find_peaks(family, mixture)
+    left_out = 0.25 * (1 - level)[:, None]
+    present = mixture.logits > -torch.inf
+    low = torch.where(present, family.icdf(mixture.components, left_out), torch.inf).amin(-1)
+    high = torch.where(present, family.isf(mixture.components, left_out), -torch.inf).amax(-1)
+    bottom = (2 * left_out[:, 0] / (high - low)).log()
+    sides = _Sides.of(family, mixture, peaks, bottom)
+    height = torch.full_like(bottom, -torch.inf).scatter_reduce(
+        0, peaks.row, mixture[peaks.row].log_prob(peaks.top), "amax"
+    )
+    ceiling = torch.where(height.isfinite(), height, bottom + 700.0)
+    low_edge, high_edge = bottom, ceiling
+    # As if it were one normal peak.
+    log_edge = (ceiling - 0.5 * torch.special.ndtri(0.5 + 0.5 * level).square()).maximum(0.5 * (bottom + ceiling))
+    y = 0.5 * (sides.minimum + sides.top)
+    eps = torch.finfo(bottom.dtype).eps
+    rows, some, last = torch.arange(len(mixture)), sides, torch.full_like(bottom, torch.inf)
+    for _ in range(_MOST_STEPS):
+        part, edge, places = mixture[rows], log_edge[rows], torch.isin(sides.row, rows)
+        found, rate = _crossings(family, part, some, edge, y[places])
+        y[places] = found
+        gap = _mass(part, some, found) - level[rows]
+        low_edge, high_edge = (
+            torch.where(gap > 0, edge, low_edge),
+            torch.where(gap < 0, edge, high_edge),
+        )
+        per_side = torch.where(rate > 0, edge[some.row].exp() / rate, 0)
+        newton = edge + gap / torch.zeros_like(edge).index_add(0, some.row, per_side)
+        is_inside = (newton > low_edge) & (newton < high_edge) & ((newton - edge).abs() < 0.5 * last)
+        proposal = torch.where(is_inside, newton, 0.5 * (low_edge + high_edge))
+        step = (proposal - edge).abs()
+        keep = (gap.abs() > 64 * eps) & (step > 4 * eps * edge.abs().clamp(min=1))
+        log_edge[rows] = torch.where(keep, proposal, edge)
+        if not bool(keep.any()):
+            break
+        some = some.take(keep)
+        rows, last = rows[keep], torch.where(is_inside, step, torch.inf)[keep]
+        low_edge, high_edge = low_edge[keep], high_edge[keep]
+    return sides, y, log_edge
+
+
+def _densest(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lower and upper ends, (n, width), and the log density at the edge, (n,), of continuous mixtures."""
+    sides, y, log_edge = _solve(family, mixture, level)
+    m = len(y) // 2
+    edge = log_edge[sides.row]
+    is_end = (sides.log_top > edge) & ((sides.log_minimum < edge) | sides.is_outer)
+    is_lower, is_upper = is_end[:m], is_end[m:]
+    (lower,) = by_row(sides.row[:m][is_lower], len(mixture), y[:m][is_lower])
+    (upper,) = by_row(sides.row[m:][is_upper], len(mixture), y[m:][is_upper])
+    return lower, upper, log_edge
+
+
+def _scalar_region(mixture: Mixture, family: ScalarFamily, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lower and upper ends of mixtures with one batch axis, and their log density at the edge."""
+    if family.is_discrete:
+        return _densest_numbers(family, mixture, level)
+    if mixture.atoms is None:
+        return _densest(family, mixture, level)
+    masses, k = mixture.weights[:, mixture.n_components :], mixture.n_components
+    share = mixture.weights[:, :k].sum(-1)
+    # Atoms are infinitely dense: the heaviest come first, the continuous part when all are in.
+    heaviest = masses.argsort(dim=-1, descending=True, stable=True)
+    before = masses.gather(-1, heaviest).cumsum(-1) - masses.gather(-1, heaviest)
+    is_in = torch.zeros_like(masses, dtype=torch.bool).scatter(-1, heaviest, before < level[:, None]) & (masses > 0)
+    inner_level = (level - masses.sum(-1)) / share
+    has_inner = inner_level > 0
+    lower, upper, log_edge = _densest(family, mixture.continuous, torch.where(has_inner, inner_level, 0.5))
+    lower, upper = (torch.where(has_inner[:, None], end, torch.nan) for end in (lower, upper))
+    atoms = torch.where(is_in, mixture.atoms, torch.nan)
+    is_covered = ((lower[:, None] <= atoms[..., None]) & (atoms[..., None] <= upper[:, None])).any(-1)
+    atoms = torch.where(is_covered, torch.nan, atoms)
+    lower, upper = (torch.cat([end, atoms], -1).sort(-1).values for end in (lower, upper))  # NaN comes last
+    return lower, upper, torch.where(has_inner, log_edge + share.log(), torch.inf)
+
+
+def _densest_numbers(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs of whole numbers, the most probable first until the level is reached."""
+    y, mass = whole_numbers(family, mixture)
+    order = mass.argsort(dim=-1, descending=True, stable=True)
+    sorted_mass = mass.gather(-1, order)
+    is_in = torch.zeros_like(mass, dtype=torch.bool)
+    is_in.scatter_(-1, order, sorted_mass.cumsum(-1) - sorted_mass < level[:, None])
+    padded = torch.nn.functional.pad(is_in, (1, 1))
+    starts, ends = (
+        (padded[:, 1:-1] & ~padded[:, :-2]).nonzero(as_tuple=True),
+        (padded[:, 1:-1] & ~padded[:, 2:]).nonzero(as_tuple=True),
+    )
+    (lower,), (upper,) = (by_row(row, len(mixture), y[place]) for row, place in (starts, ends))
+    return lower, upper, torch.where(is_in, mass, torch.inf).amin(-1).log()
+
+
+@torch.no_grad()
+def densest_region(mixture: Mixture, family: ScalarFamily, level: Tensor) -> tuple[Region, Tensor]:
+    """The highest-density region of scalar mixtures, and the log density at its edge; see `Mixture`.
+
+    Parameters
+    ----------
+    level
+        In (0, 1), shape batch_shape.
+    """
+    flat = mixture.detach().reshape((-1,)) if mixture.batch_shape else mixture.detach().expand((1,))
+    step = 64 if family.is_discrete else _ROWS_IN_A_BLOCK
+    levels = level.reshape(-1)
+    blocks = range(0, len(flat), step) if len(flat) else [0]
+    parts = [_scalar_region(flat[start : start + step], family, levels[start : start + step]) for start in blocks]
+    width = max(lower.shape[1] for lower, _, _ in parts)
+    lower, upper = (
+        torch.cat([torch.nn.functional.pad(part[i], (0, width - part[i].shape[1]), value=torch.nan) for part in parts])
+        for i in (0, 1)
+    )
+    size = (upper - lower + (1 if family.is_discrete else 0)).nansum(-1)
+    log_edge = torch.cat([part[2] for part in parts]).reshape(mixture.batch_shape)
+    lower, upper = (end.reshape(*mixture.batch_shape, -1) for end in (lower, upper))
+    return Region(lower, upper, size.reshape(mixture.batch_shape)), log_edge
+
+
+@torch.no_grad()
+def denser_mass(mixture: Mixture, family: ScalarFamily, y: Tensor) -> Tensor:
+    """P(p(Y) > p(y)) of scalar mixtures with one batch axis, y of shape (n,): exact."""
+    if family.is_discrete:
+        _, mass = whole_numbers(family, mixture)
+        here = mixture.log_prob(y).exp()[:, None]
+        return torch.where(mass > here * (1 + 1e-12), mass, 0).sum(-1)
+    inner = mixture.continuous
+    log_level = inner.log_prob(y)
+    lowest = torch.where(log_level > -torch.inf, log_level, torch.finfo(y.dtype).min)
+    sides = _Sides.of(family, inner, find_peaks(family, inner), lowest)
+    points, _ = _crossings(family, inner, sides, lowest, 0.5 * (sides.minimum + sides.top))
+    inside = _mass(inner, sides, points)
+    if mixture.atoms is None:
+        return inside
+    masses = mixture.weights[:, mixture.n_components :]
+    is_here = mixture.atoms == y[:, None]
+    mass_here = torch.where(is_here, masses, 0).sum(-1, keepdim=True)
+    heavier = torch.where(masses > mass_here, masses, 0).sum(-1)
+    return torch.where(is_here.any(-1), heavier, masses.sum(-1) + (1 - masses.sum(-1)) * inside)
+
+
+@torch.no_grad()
+def drawn_threshold(mixture: Mixture, level: Tensor, n_draws: int, generator: torch.Generator | None) -> Tensor:
+    """The log density that a draw exceeds with probability `level`, from draws, shape batch_shape."""
+    generator = generator or torch.Generator(mixture.device).manual_seed(0)
+    log_probs = mixture.log_prob(mixture.sample((n_draws,), generator)).sort(0, descending=True).values
+    index = (level * n_draws).ceil().long().clamp(1, n_draws) - 1
+    return log_probs.gather(0, index.expand(mixture.batch_shape)[None])[0]
+
+
+@torch.no_grad()
+def shortest(mixture: Mixture, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Ends of the shortest interval with this probability: over its lower level, on grids that close in."""
+    start, span = torch.zeros_like(level), 1 - level
+    for _ in range(_ZOOMS):
+        shares = torch.linspace(0, 1, _CUTS, dtype=level.dtype).reshape(-1, *[1] * level.ndim)
+        below = start + shares * span
+        length = mixture.icdf((below + level).clamp(max=1)) - mixture.icdf(below)
+        best = length.nan_to_num(torch.inf).argmin(0)
+        cell = span / (_CUTS - 1)
+        start, span = start + (best - 1).clamp(min=0) * cell, torch.where((best > 0) & (best < _CUTS - 1), 2, 1) * cell
+    below = start + 0.5 * span
+    candidates = torch.stack([start, below, start + span])
+    lower, upper = mixture.icdf(candidates), mixture.icdf((candidates + level).clamp(max=1))
+    best = (upper - lower).nan_to_num(torch.inf).argmin(0, keepdim=True)
+    return lower.gather(0, best)[0], upper.gather(0, best)[0]
