@@ -12,10 +12,12 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "mixtura").rglob("*.py"))
 LAYERS = [  # bottom first; a module may import from lines above its own
     {"errors"},
-    {"families", "families.base", "families.normal", "families.special", "families.student_t", "families.gamma", "families.beta", "families.counts", "families.laplace", "families.logistic", "families.lognormal", "families.truncated_normal", "families.von_mises", "families.multivariate_normal", "families.triangular", "families.low_rank", "families.multivariate_student_t", "families.product"},
+    {"families", "families.base", "families.normal", "families.quadrature", "families.warped", "families.special", "families.student_t", "families.gamma", "families.beta", "families.counts", "families.laplace", "families.logistic", "families.lognormal", "families.truncated_normal", "families.von_mises", "families.multivariate_normal", "families.triangular", "families.low_rank", "families.multivariate_student_t", "families.product"},
     {"quantile", "blocks"},
+    {"modes", "combine"},
+    {"regions", "entropy"},
     {"mixture"},
-    {"scores"},
+    {"scores", "ensemble"},
     {"nets"},
     {"training"},
     {"tables", "storage", "datasets"},

@@ -1,12 +1,30 @@
 """Mixtura learns the whole conditional density p(y | x) with mixture density networks."""
 
-from . import datasets, metrics, plots
+from . import datasets, families, metrics, plots
+from .ensemble import Decomposition, decompose
+from .entropy import Estimate
 from .errors import MixturaError, MixturaWarning
 from .estimator import MDNRegressor, load
 from .families import FAMILIES, get_family
 from .mixture import Mixture
+from .modes import Modes
 from .nets import MDN, MLP, MixtureHead
-from .scores import crps, nll
+from .regions import Region
+from .scores import (
+    brier,
+    cde_loss,
+    censored_nll,
+    crps,
+    dss,
+    energy_score,
+    hdr_level,
+    interval_score,
+    nll,
+    pit,
+    quantile_loss,
+    rosenblatt,
+    variogram_score,
+)
 from .training import FitReport
 
 __version__ = "0.1.0"
@@ -17,18 +35,35 @@ __all__ = [
     "FAMILIES",
     "MDN",
     "MLP",
+    "Decomposition",
+    "Estimate",
     "FitReport",
     "MDNRegressor",
     "MixturaError",
     "MixturaWarning",
     "Mixture",
     "MixtureHead",
+    "Modes",
+    "Region",
+    "brier",
+    "cde_loss",
+    "censored_nll",
     "crps",
     "datasets",
+    "decompose",
+    "dss",
+    "energy_score",
+    "families",
     "get_family",
+    "hdr_level",
+    "interval_score",
     "load",
     "metrics",
     "nll",
+    "pit",
     "plots",
     "pool",
+    "quantile_loss",
+    "rosenblatt",
+    "variogram_score",
 ]

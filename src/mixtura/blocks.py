@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,7 +15,13 @@ ROWS_IN_A_BLOCK = 16_384
 """Of 10 components in float64 they fill about a megabyte for each parameter."""
 
 
-def in_blocks(answer: Callable[..., Tensor], mixture: Mixture, *values: Tensor, n_event_axes: int = 0) -> Tensor:
+def in_blocks(
+    answer: Callable[..., Tensor],
+    mixture: Mixture,
+    *values: Tensor,
+    n_event_axes: int = 0,
+    block: int = ROWS_IN_A_BLOCK,
+) -> Tensor:
     """`answer(mixture, *values)`, computed for blocks of the batch's longest axis where there are many rows.
 
     Where a gradient is asked for, all rows are computed at once: their graph has to be kept anyway.
@@ -27,9 +33,11 @@ def in_blocks(answer: Callable[..., Tensor], mixture: Mixture, *values: Tensor, 
         `n_event_axes` axes.
     values
         Shape (*S, *B) + event_shape of the mixture, broadcasting against the batch.
+    block
+        How many answers are computed at once.
     """
     batch_shape = mixture.batch_shape
-    blocks = row_blocks(mixture, *values)
+    blocks = _row_blocks(mixture, values, block)
     if len(blocks) == 1:
         return answer(mixture, *values)
     axis = batch_shape.index(max(batch_shape))
@@ -47,21 +55,15 @@ def in_blocks(answer: Callable[..., Tensor], mixture: Mixture, *values: Tensor, 
     return torch.cat(parts, parts[0].ndim - n_event_axes + from_the_right)
 
 
-def row_blocks(mixture: Mixture, *values: Tensor) -> list[slice]:
-    """Slices of the longest batch axis, each of about `ROWS_IN_A_BLOCK` answers; one where there is no need."""
+def _row_blocks(mixture: Mixture, values: tuple[Tensor, ...], block: int) -> list[slice]:
+    """Slices of the longest batch axis, each of about `block` answers; one where there is no need."""
     batch_shape = mixture.batch_shape
     n_answers = torch.broadcast_shapes(
         batch_shape, *(value.shape[: value.ndim - len(mixture.event_shape)] for value in values)
     ).numel()
     needs_graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*mixture.tensors(), *values))
-    if not batch_shape or n_answers <= ROWS_IN_A_BLOCK or needs_graph:
+    if not batch_shape or n_answers <= block or needs_graph:
         return [slice(None)]
     longest = max(batch_shape)
-    step = max(1, longest * ROWS_IN_A_BLOCK // n_answers)
+    step = max(1, longest * block // n_answers)
     return [slice(start, min(start + step, longest)) for start in range(0, longest, step)]
-
-
-def pad(parts: list[Tensor], filler: Any) -> Tensor:
-    """Blocks of rows, (rows, width) each, under one another, filled up to the widest."""
-    width = max((part.shape[-1] for part in parts), default=0)
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[-1]), value=filler) for part in parts])

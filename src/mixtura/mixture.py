@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Transform, constraints
 
 from .blocks import ROWS_IN_A_BLOCK, in_blocks
+from .combine import pooled, pruned, reduced
+from .entropy import Estimate, entropy
 from .errors import MixturaError
-from .families import AnyFamily, ScalarFamily, VectorFamily, family_of
+from .families import AnyFamily, ProductFamily, ScalarFamily, VectorFamily, Warped, family_of
 from .modes import Modes, find_modes
 from .quantile import attach_gradient, solve_icdf
 from .regions import Region, densest_region, drawn_threshold, shortest
@@ -24,8 +26,8 @@ from .regions import Region, densest_region, drawn_threshold, shortest
 class Mixture(Distribution):
     """A batch of mixtures p(y) = sum_k w_k p_k(y), as a `torch.distributions.Distribution`.
 
-    A scalar mixture may carry atoms besides: point masses at fixed values, such as rain that is exactly 0. `log_prob` is
-    then the log mass at an atom and the log density anywhere else (a density with respect to Lebesgue measure plus a
+    A scalar mixture may carry atoms besides: point masses at fixed values, such as rain that is exactly 0. `log_prob`
+    is then the log mass at an atom and the log density anywhere else (a density with respect to Lebesgue measure plus a
     count of the atoms); cdf, quantiles, moments, samples and scores respect the jumps.
 
     A mixture is a plain value: no method changes it, and no method touches torch's global state
@@ -34,12 +36,12 @@ class Mixture(Distribution):
     Parameters
     ----------
     logits
-        Tensor, shape (*B, K + A). Unnormalised log weights, of the components and then of the atoms; -inf is a weight of
-        exactly 0.
+        Tensor, shape (*B, K + A). Unnormalised log weights, of the components and then of the atoms; -inf is a weight
+        of exactly 0.
     components
         A torch distribution whose last batch axis counts the K components. `Normal` gives a scalar target
-        (event_shape ()), `MultivariateNormal` or `Independent(Normal, 1)` a vector one (event_shape (D,)); docs/mixture.md
-        lists all families. Batch axes of logits and components broadcast.
+        (event_shape ()), `MultivariateNormal` or `Independent(Normal, 1)` a vector one (event_shape (D,));
+        docs/mixture.md lists all families. Batch axes of logits and components broadcast.
     atoms
         Tensor, shape (A,) or (*B, A): the values that carry a mass of their own; None for a continuous law.
     validate_args
@@ -189,7 +191,8 @@ class Mixture(Distribution):
     def __repr__(self) -> str:
         batch, event = tuple(self.batch_shape), tuple(self.event_shape)
         atoms = f", n_atoms={self.n_atoms}" if self.n_atoms else ""
-        return f"Mixture({self.family!r}, n_components={self.n_components}{atoms}, batch_shape={batch}, event_shape={event})"
+        counts = f"n_components={self.n_components}{atoms}"
+        return f"Mixture({self.family!r}, {counts}, batch_shape={batch}, event_shape={event})"
 
     # Moments --------------------------------------------------------------------------------------------------
 
@@ -255,9 +258,12 @@ class Mixture(Distribution):
         Raises
         ------
         MixturaError
-            ``E-vector-only`` for a scalar target.
+            ``E-vector-only`` for a scalar target, ``E-covariance-angle`` where a coordinate is an angle.
         """
         family = self._vector_family("covariance", "use .variance")
+        if isinstance(family, ProductFamily) and any(part.is_circular for part in family.families):
+            got, fix = "the covariance of angles", "ask .variance, or .marginal(dims) without the angles"
+            raise MixturaError("E-covariance-angle", got, "coordinates on the line", fix)
         deviation = self.components.mean - self.mean.unsqueeze(-2)
         within = family.covariance(self.components)
         between = deviation[..., :, None] * deviation[..., None, :]
@@ -414,7 +420,8 @@ class Mixture(Distribution):
     def log_prob_interval(self, a: Tensor | ArrayLike, b: Tensor | ArrayLike) -> Tensor:
         """log P(a < Y <= b) of a scalar target, the likelihood of a censored observation; -inf where b <= a.
 
-        From differences of logarithms, so that it stays finite, and keeps its gradient, where the probability underflows.
+        From differences of logarithms, so that it stays finite, and keeps its gradient, where the probability
+        underflows.
 
         Parameters
         ----------
@@ -506,6 +513,19 @@ class Mixture(Distribution):
         logits, components = flat(self.logits), family.map(self.components, flat)
         return attach_gradient(y.reshape(-1), logits, family, components, None).reshape(y.shape)
 
+    def entropy(self, n_draws: int = 4096, generator: torch.Generator | None = None) -> Estimate:  # pyright: ignore
+        """-E[log p(Y)], in nats, as (value, error): it has no closed form.
+
+        Of a scalar target by quadrature, with the difference to a coarser rule as its error; of a vector one from
+        draws, with one standard error. With atoms, log p is the log mass there.
+
+        Parameters
+        ----------
+        n_draws, generator
+            For a vector target; without a generator always the same draws.
+        """
+        return entropy(self, n_draws, generator)
+
     # Modes and regions ----------------------------------------------------------------------------------------
 
     def modes(self) -> Modes:
@@ -581,9 +601,9 @@ class Mixture(Distribution):
     ) -> Tensor:
         """The log density at the edge of the highest-density region, in any dimension; shape batch_shape.
 
-        Exact for a scalar target (infinite where atoms alone reach the level). For a vector it comes from draws, so that
-        the region's true probability misses the level by sqrt(level (1 - level) / n_draws), one standard error: 0.5% at
-        90% and 4,096 draws.
+        Exact for a scalar target (infinite where atoms alone reach the level). For a vector it comes from draws, so
+        that the region's true probability misses the level by sqrt(level (1 - level) / n_draws), one standard error:
+        0.5% at 90% and 4,096 draws.
 
         Parameters
         ----------
@@ -684,7 +704,8 @@ class Mixture(Distribution):
         mixtures
             M mixtures of the same family, with equal event_shape and batch_shapes that broadcast.
         weights
-            Shape (M,) or (*B, M), not negative, any sum; equal by default.
+            Shape (M,) or (*B, M), not negative, any sum; equal by default. Atoms are kept, equal ones once for each
+            mixture.
 
         Raises
         ------
@@ -692,30 +713,79 @@ class Mixture(Distribution):
             ``E-pool-empty`` for no mixtures, ``E-pool-mismatch`` for mixtures or weights that do not fit,
             ``E-value-shape`` for batches that do not.
         """
-        if not mixtures:
-            raise MixturaError("E-pool-empty", "no mixtures", "at least one", "check how the list is made")
-        first = mixtures[0]
-        kinds = {(type(mixture.components), mixture.event_shape, mixture.dtype) for mixture in mixtures}
-        share = torch.ones(len(mixtures)) if weights is None else torch.as_tensor(weights)
-        share = share.to(first.logits)
-        fits = share.ndim and share.shape[-1] == len(mixtures) and bool((share >= 0).all() & (share.sum(-1) > 0).all())
-        if len(kinds) > 1 or not fits:
-            raise MixturaError(
-                "E-pool-mismatch",
-                f"{mixtures!r} with weights of shape {tuple(share.shape)}",
-                "mixtures of one family, event_shape and dtype, with one weight >= 0 for each",
-                "make the members alike before pooling them",
-            )
-        batch_shape = mixtures[0].batch_shape
-        for mixture in mixtures:
-            batch_shape = mixture._broadcast(batch_shape)
-        batch_shape = torch.broadcast_shapes(batch_shape, share.shape[:-1])
-        members = [mixture.expand(batch_shape) for mixture in mixtures]
-        log_share = (share.log() - share.sum(-1, keepdim=True).log()).expand(*batch_shape, len(members))
-        logits = torch.cat([member.logits + log_share[..., i, None] for i, member in enumerate(members)], -1)
-        parts = zip(*(member.family.parameters(member.components) for member in members), strict=True)
-        axis = len(batch_shape)
-        return first._with(logits, first.family.from_parameters(*(torch.cat(part, axis) for part in parts)))
+        return pooled(mixtures, weights)
+
+    def transform(self, transform: Transform) -> Mixture:
+        """The mixture of transform(Y) of a scalar continuous target, exact, with the Jacobian in its density.
+
+        A model of log y gives y by `ExpTransform()`, one of logit y by `SigmoidTransform()`, one of a Box-Cox power by
+        `BoxCoxTransform(lmbda).inv`. Its components are of the family `WarpedFamily`; their moments come by quadrature.
+
+        Parameters
+        ----------
+        transform
+            A bijective `torch.distributions.Transform` of numbers, monotone where Y lives.
+
+        Raises
+        ------
+        MixturaError
+            ``E-scalar-only``, ``E-not-continuous`` for counts, ``E-transform`` for a transform that is not bijective,
+            of vectors, or not defined where Y lives, or of an angle.
+
+        Examples
+        --------
+        >>> from torch.distributions import ExpTransform, Normal
+        >>> log_y = Mixture(torch.zeros(1), Normal(torch.zeros(1), torch.ones(1)))
+        >>> y = log_y.transform(ExpTransform())  # log-normal
+        >>> round(y.mean.item(), 4), y.median.item()
+        (1.6487, 1.0)
+        """
+        family = self._scalar_family("transform")
+        if family.is_discrete:
+            self._check_continuous("transform")
+        tails = self.logits.new_tensor([1e-12, 0.5]).reshape(-1, *[1] * self.logits.ndim)
+        points = torch.cat([family.icdf(self.components, tails), family.isf(self.components, tails[:1])])
+        if (
+            not (transform.bijective and transform.domain.event_dim == 0)
+            or family.is_circular
+            or not bool(transform.domain.check(points).all())  # pyright: ignore[reportOptionalMemberAccess]
+        ):
+            got = f"the transform {transform} of {self.family!r}"
+            fix = "take a monotone transform of numbers, defined wherever the target may be"
+            raise MixturaError("E-transform", got, "a bijective transform of the whole support", fix)
+        zero = torch.zeros(self.components.batch_shape, dtype=self.dtype, device=self.device)
+        components = Warped(self.components, family, transform, zero, zero + 1)
+        return self._with(self.logits, components, None if self.atoms is None else transform(self.atoms))
+
+    def prune(self, threshold: float = 1e-3) -> Mixture:
+        """Without the components whose weight is below `threshold`; the others share what they had.
+
+        The heaviest component always stays. In a batch, a component that stays in some row has weight 0 in the others.
+        Atoms stay.
+
+        Raises
+        ------
+        MixturaError
+            ``E-threshold-range`` unless 0 <= threshold < 1.
+        """
+        return pruned(self, threshold)
+
+    def reduce(self, n_components: int) -> Mixture:
+        """At most `n_components` components, near in Kullback-Leibler divergence: the cheapest pairs are merged.
+
+        Each merge keeps mean and covariance, and is that pair whose upper bound on the divergence is least. For normal
+        mixtures of every kind of covariance.
+
+        Raises
+        ------
+        MixturaError
+            ``E-reduce`` for other families or n_components < 1.
+
+        References
+        ----------
+        Runnalls (2007), Kullback-Leibler approach to Gaussian mixture reduction.
+        """
+        return reduced(self, n_components)
 
     def marginal(self, dims: Any) -> Mixture:
         """The mixture of some coordinates of a vector target: scalar for one number, else a vector in that order.
@@ -768,7 +838,7 @@ class Mixture(Distribution):
         >>> round(given.mean.item(), 4), round(given.variance.item(), 4)
         (1.6, 0.36)
         """
-        family = self._vector_family("condition", "a scalar target has no other coordinate")
+        self._vector_family("condition", "a scalar target has no other coordinate")
         values = self._as_tensor(values).to(self.dtype)
         if not bool(values.isfinite().all()):
             raise MixturaError("E-value-nan", "values that are NaN or infinite", "numbers", "leave these rows out")
@@ -783,10 +853,12 @@ class Mixture(Distribution):
             got, expected = f"values of shape {tuple(values.shape)}", f"a last axis of length {len(known)}"
             raise MixturaError("E-value-shape", got, expected, "give one value for each of dims")
         shape = self._broadcast(values.shape[:-1])
-        ordered = family.take(self.components, [*known, *others])
-        log_prob, components = family.condition(ordered, len(known), values.expand(*shape, len(known)).unsqueeze(-2))
-        logits = (self.logits + log_prob).log_softmax(-1)
-        return self._with(logits, family.marginal(components, 0) if len(others) == 1 else components)
+        ordered = self.marginal([*known, *others])
+        values = values.expand(*shape, len(known)).unsqueeze(-2)
+        family = ordered._vector_family("condition", "")
+        log_prob, components = family.condition(ordered.components, len(known), values)
+        given = self._with((self.logits + log_prob).log_softmax(-1), components)
+        return given.marginal(0) if len(others) == 1 else given
 
     def _coordinates(self, dims: Sequence[Any]) -> list[int]:
         """Coordinates counted from 0, each there and none twice."""
@@ -809,8 +881,10 @@ class Mixture(Distribution):
         """The mixtures at `index` of the batch, by torch's rules of indexing."""
         n_axes = len(index) if isinstance(index, tuple) else 1
         parts = index if isinstance(index, tuple) else (index,)
-        if n_axes <= len(self.batch_shape) and all(isinstance(part, slice | Tensor) for part in parts[:1]) and (
-            n_axes == 1 and len(self.batch_shape) == 1 or all(isinstance(part, slice) for part in parts)
+        if (
+            n_axes <= len(self.batch_shape)
+            and all(isinstance(part, slice | Tensor) for part in parts[:1])
+            and ((n_axes == 1 and len(self.batch_shape) == 1) or all(isinstance(part, slice) for part in parts))
         ):
             return self._map(lambda tensor: tensor[index])
         rows = torch.arange(math.prod(self.batch_shape), device=self.device).reshape(self.batch_shape)[index]

@@ -92,7 +92,9 @@ def find_peaks(family: ScalarFamily, mixture: Mixture) -> Peaks:
             nearest = grid.gather(-1, (grid - end).abs().argmin(-1, keepdim=True))
             grid = torch.cat([grid, torch.where(end.isfinite(), end + share * (nearest - end), nearest)], -1)
     grid = grid.sort(-1).values
-    steep = log_prob_and_slope(family, mixture, grid.mT)[1].mT.nan_to_num(0)  # NaN where a point is rounded to the end of the support
+    steep = log_prob_and_slope(family, mixture, grid.mT)[1].mT.nan_to_num(
+        0
+    )  # NaN where a point is rounded to the end of the support
     row, left, right, is_top = _sign_changes(grid, steep)
 
     size = steep.abs()
@@ -129,7 +131,7 @@ def find_peaks(family: ScalarFamily, mixture: Mixture) -> Peaks:
 
 
 def _carried(steep: Tensor) -> Tensor:
-    """Signs, where a slope of exactly 0 goes on as before (at first upward), so that a point of inflection is no mode."""
+    """Signs; a slope of exactly 0 goes on as before (at first upward), so that a point of inflection is no mode."""
     sign = torch.cat([torch.ones_like(steep[:, :1]), steep.sign()], -1)
     place = torch.where(sign != 0, torch.arange(sign.shape[-1]), 0).cummax(-1).values
     return sign.gather(-1, place)[:, 1:]
@@ -237,7 +239,7 @@ def _with_atoms(mixture: Mixture, loc: Tensor, height: Tensor, mass: Tensor) -> 
 
 
 def whole_numbers(family: ScalarFamily, mixture: Mixture) -> tuple[Tensor, Tensor]:
-    """The whole numbers that carry all but 2e-12 of each row's probability, as a range common to all, and their masses."""
+    """The whole numbers that carry all but 2e-12 of each row's probability, and their masses, (m,) and (n, m)."""
     tail = mixture.logits.new_tensor(1e-12)
     ends = torch.cat([family.icdf(mixture.components, tail), family.isf(mixture.components, tail)])
     if mixture.atoms is not None:
@@ -268,7 +270,7 @@ def _whole_modes(family: ScalarFamily, mixture: Mixture) -> tuple[Tensor, Tensor
 
 
 def _vector_modes(family: VectorFamily, mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
-    """Ascents from all means, and from between each pair of heavy components, where a full covariance may hide a mode."""
+    """Ascents from all means, and from between heavy components, where a full covariance may hide a mode."""
     n, k, d = len(mixture), mixture.n_components, mixture.event_shape[0]
     starts = mixture.components.mean
     heavy = mixture.logits.topk(min(k, _MOST_IN_PAIRS), -1).indices

@@ -34,7 +34,7 @@ class Region:
         """Number of intervals; an atom outside of the others is one of length 0."""
         return (~self.lower.isnan()).sum(-1)
 
-    def contains(self, y: Tensor) -> Bool[Tensor, "..."]:
+    def contains(self, y: Tensor) -> Bool[Tensor, ...]:
         """Whether y, shape (*S, *B), is inside, ends included."""
         y = torch.as_tensor(y).unsqueeze(-1)
         return ((self.lower <= y) & (y <= self.upper)).any(-1)
@@ -71,7 +71,6 @@ class _Sides:
             open_end &= some.log_prob(minimum) >= log_lowest[row]
             reach = 2 * reach
         return cls(row, minimum, top, some.log_prob(minimum), some.log_prob(top), is_outer, some.cdf(top), is_left)
-
 
     def take(self, keep: Tensor) -> _Sides:
         """The sides of some of the rows, numbered anew."""

@@ -1,32 +1,67 @@
 """Component laws: one contract, one registry. A new family is one class in one file and one line in `FAMILIES`."""
 
+from collections.abc import Sequence
+
 from torch.distributions import Distribution
 
 from ..errors import MixturaError
 from .base import AnyFamily, Family, ScalarFamily, VectorFamily
+from .beta import BetaFamily, ScaledBeta
+from .counts import NegativeBinomialFamily, PoissonFamily
+from .gamma import GammaFamily
+from .laplace import AsymmetricLaplace, AsymmetricLaplaceFamily, LaplaceFamily
+from .logistic import Logistic, LogisticFamily
+from .lognormal import LogNormalFamily
+from .low_rank import LowRankNormal, LowRankNormalFamily
 from .multivariate_normal import DiagNormalFamily, FullNormalFamily, SphericalNormalFamily
+from .multivariate_student_t import MultivariateStudentT, MultivariateStudentTFamily
 from .normal import NormalFamily
+from .product import Product, ProductFamily
+from .student_t import StudentTFamily
+from .truncated_normal import TruncatedNormal, TruncatedNormalFamily
+from .von_mises import VonMises, VonMisesFamily
+from .warped import BoxCoxTransform, Warped, WarpedFamily
 
 FAMILIES: tuple[AnyFamily, ...] = (
     NormalFamily(),
+    LaplaceFamily(),
+    AsymmetricLaplaceFamily(),
+    LogisticFamily(),
+    LogNormalFamily(),
+    StudentTFamily(),
+    GammaFamily(),
+    BetaFamily(),
+    PoissonFamily(),
+    NegativeBinomialFamily(),
+    TruncatedNormalFamily(),
+    VonMisesFamily(),
+    WarpedFamily(),
     FullNormalFamily(),
     DiagNormalFamily(),
     SphericalNormalFamily(),
+    LowRankNormalFamily(),
+    MultivariateStudentTFamily(),
+    ProductFamily((GammaFamily(), VonMisesFamily())),
 )
 """Every registered family; the contract tests run over all of them."""
 
 
-def get_family(family: str | AnyFamily, event_size: int | None = None, covariance_type: str = "full") -> AnyFamily:
+def get_family(
+    family: str | AnyFamily | Sequence[str | AnyFamily], event_size: int | None = None, covariance_type: str = "full"
+) -> AnyFamily:
     """Turn a name into the registered family for a target of this shape; a family passes through.
 
     Parameters
     ----------
     family
-        A name such as ``"normal"``, or a family, which must suit the target's shape.
+        A name such as ``"normal"``, or a family, which must suit the target's shape, or for a vector target a
+        sequence of these for scalars, one for each coordinate: they are then independent within a component.
     event_size
         None for a scalar target, else the number D of its coordinates.
     covariance_type
-        ``"full"``, ``"diag"`` or ``"spherical"``; not used for a scalar target.
+        ``"full"``, ``"diag"``, ``"spherical"`` or ``"low_rank"`` (of rank 1; for another give
+        ``LowRankNormalFamily(rank)`` as the family); not used for a scalar target, nor where the family is none of a
+        single name. ``"diag"`` is there for each name of a scalar family.
 
     Raises
     ------
@@ -37,19 +72,31 @@ def get_family(family: str | AnyFamily, event_size: int | None = None, covarianc
     --------
     >>> get_family("normal"), get_family("normal", event_size=2, covariance_type="diag")
     (normal, normal/diag)
+    >>> get_family("student_t", event_size=2, covariance_type="diag")
+    product/diag(families=(student_t, student_t))
+    >>> get_family(["normal", "student_t"], event_size=2)
+    product/diag(families=(normal, student_t))
     """
+    if isinstance(family, Sequence) and not isinstance(family, str):
+        family = ProductFamily(tuple(get_family(part) for part in family))  # pyright: ignore[reportArgumentType]
     if isinstance(family, Family):
-        if isinstance(family, VectorFamily) == (event_size is not None):
+        suits = isinstance(family, VectorFamily) == (event_size is not None)
+        if suits and (not isinstance(family, ProductFamily) or len(family.families) == event_size):
             return family
         got = f"the family {family!r} and event_size={event_size}"
-        raise MixturaError("E-family-unknown", got, "a family that suits the target", "name the family by a string")
-    wanted = (family, None if event_size is None else covariance_type)
-    for candidate in FAMILIES:
-        if (candidate.name, candidate.covariance_type) == wanted:
-            return candidate
+        fix = "name the family by a string, or one for each coordinate"
+        raise MixturaError("E-family-unknown", got, "a family that suits the target", fix)
+    named = {candidate.covariance_type: candidate for candidate in FAMILIES if candidate.name == family}
+    wanted = None if event_size is None else covariance_type
+    if wanted in named and family != ProductFamily.name:
+        return named[wanted]
+    scalar = named.get(None)
+    if event_size is not None and covariance_type == "diag" and isinstance(scalar, ScalarFamily):
+        return ProductFamily((scalar,) * event_size)
     known = ", ".join(repr(candidate) for candidate in FAMILIES)
     got = f"family={family!r} with covariance_type={covariance_type!r}"
-    raise MixturaError("E-family-unknown", got, f"one of {known}", "choose a registered family")
+    fix = "choose a registered family" if scalar is None else "take covariance_type='diag'"
+    raise MixturaError("E-family-unknown", got, f"one of {known}", fix)
 
 
 def family_of(components: Distribution) -> AnyFamily:
@@ -62,10 +109,38 @@ def family_of(components: Distribution) -> AnyFamily:
     """
     for candidate in FAMILIES:
         if candidate.owns(components):
-            return candidate
+            return candidate.of(components, family_of)
     got = f"components of type {type(components).__name__}"
-    expected = "Normal, MultivariateNormal or Independent(Normal, 1)"
-    raise MixturaError("E-family-unknown", got, expected, "use one of these, or register a family (CONTRIBUTING.md)")
+    fix = "see the families' own laws, or register a family (CONTRIBUTING.md)"
+    raise MixturaError("E-family-unknown", got, "the law of a registered family, such as Normal", fix)
 
 
-__all__ = ["FAMILIES", "AnyFamily", "Family", "ScalarFamily", "VectorFamily", "family_of", "get_family"]
+__all__ = [
+    "FAMILIES",
+    "AnyFamily",
+    "AsymmetricLaplace",
+    "AsymmetricLaplaceFamily",
+    "BoxCoxTransform",
+    "Family",
+    "LaplaceFamily",
+    "LogNormalFamily",
+    "Logistic",
+    "LogisticFamily",
+    "LowRankNormal",
+    "LowRankNormalFamily",
+    "MultivariateStudentT",
+    "MultivariateStudentTFamily",
+    "Product",
+    "ProductFamily",
+    "ScalarFamily",
+    "ScaledBeta",
+    "TruncatedNormal",
+    "TruncatedNormalFamily",
+    "VectorFamily",
+    "VonMises",
+    "VonMisesFamily",
+    "Warped",
+    "WarpedFamily",
+    "family_of",
+    "get_family",
+]

@@ -34,6 +34,13 @@ class Family(ABC, Generic[Law]):
     def owns(self, components: Distribution) -> bool:
         """Whether this family answers for these components."""
 
+    def of(self, components: Law, family_of: "Callable[[Distribution], Family[Any]]") -> "Family[Law]":
+        """The family that answers for components it owns: itself, or one with options that they show.
+
+        `family_of` finds the family of laws that the components are made of.
+        """
+        return self
+
     # Between a network and a law ------------------------------------------------------------------------------
 
     @abstractmethod
@@ -61,7 +68,10 @@ class Family(ABC, Generic[Law]):
 
     @abstractmethod
     def parameters(self, components: Law) -> tuple[Tensor, ...]:
-        """The tensors that define the components, each of shape batch_shape + event axes."""
+        """The tensors that define the components, each of shape batch_shape + axes of its own.
+
+        These are none for a number of each component, (D,) for one of each coordinate, (D, D) for a matrix...
+        """
 
     @abstractmethod
     def from_parameters(self, *parameters: Tensor) -> Law:

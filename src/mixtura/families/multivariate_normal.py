@@ -1,6 +1,5 @@
 """Normal laws of a vector target: full (Cholesky), diagonal and spherical covariance."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -9,12 +8,10 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from .base import VectorFamily
 from .normal import normal_log_density, positive, standard_normal, unpositive, weighted_moments
-
-_MOST_BY_SUBSTITUTION = 4
-"""Up to this D, D vectorised steps are faster than torch's batched triangular solve (5 times at D = 2)."""
+from .triangular import TriangularFamily, raw_from_triangle, triangle_from_raw, whiten
 
 
-class FullNormalFamily(VectorFamily[MultivariateNormal]):
+class FullNormalFamily(TriangularFamily[MultivariateNormal]):
     """N(loc, L L^T) with L lower triangular and positive on its diagonal, hence positive definite.
 
     Raw parameters: D of loc, D of L_ii, D(D-1)/2 below the diagonal, row by row.
@@ -22,29 +19,15 @@ class FullNormalFamily(VectorFamily[MultivariateNormal]):
     """
 
     name = "normal"
-    covariance_type = "full"
 
     def owns(self, components: Distribution) -> bool:
         return type(components) is MultivariateNormal
 
-    def n_raw(self, event_size: int | None) -> int:
-        d = event_size or 1
-        return d + d * (d + 1) // 2
-
     def build(self, raw: Tensor, scale_floor: Tensor | float = 0.0) -> MultivariateNormal:
-        d = self._event_size(raw.shape[-1])
-        loc, raw_diagonal, below = raw.split([d, d, d * (d - 1) // 2], -1)
-        scale_tril = torch.diag_embed(positive(raw_diagonal, scale_floor))
-        rows, columns = torch.tril_indices(d, d, -1, device=raw.device)
-        scale_tril[..., rows, columns] = below
-        return self.from_parameters(loc, scale_tril)
+        return self.from_parameters(*triangle_from_raw(raw, scale_floor))
 
     def unbuild(self, components, scale_floor: Tensor | float = 0.0):
-        scale_tril = components.scale_tril
-        d = scale_tril.shape[-1]
-        rows, columns = torch.tril_indices(d, d, -1, device=scale_tril.device)
-        diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
-        return torch.cat([components.loc, unpositive(diagonal, scale_floor), scale_tril[..., rows, columns]], -1)
+        return raw_from_triangle(components.loc, components.scale_tril, scale_floor)
 
     def fit(self, y, weights) -> MultivariateNormal:
         loc, covariance = weighted_moments(y, weights)
@@ -58,21 +41,12 @@ class FullNormalFamily(VectorFamily[MultivariateNormal]):
         return MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
 
     def log_prob(self, components, y):
-        scale_tril = components.scale_tril
-        if scale_tril.shape[-1] > _MOST_BY_SUBSTITUTION:
-            return components.log_prob(y)
-        z = whiten(scale_tril, y - components.loc)
-        log_diagonal = scale_tril.diagonal(dim1=-2, dim2=-1).log()
-        return normal_log_density(z, log_diagonal).sum(-1)
+        z = whiten(components.scale_tril, y - components.loc)
+        return normal_log_density(z, components.scale_tril.diagonal(dim1=-2, dim2=-1).log()).sum(-1)
 
     def sample(self, components, generator=None):
         z = standard_normal(components.loc, generator)
         return components.loc + (components.scale_tril @ z[..., None])[..., 0]
-
-    def affine(self, components, a, b) -> MultivariateNormal:
-        # Columns take the sign of b so that the diagonal stays positive; L L^T does not see it.
-        scale_tril = b[..., :, None] * components.scale_tril * b.sign()[..., None, :]
-        return self.from_parameters(a + b * components.loc, scale_tril)
 
     def covariance(self, components):
         return components.scale_tril @ components.scale_tril.mT
@@ -80,36 +54,11 @@ class FullNormalFamily(VectorFamily[MultivariateNormal]):
     def marginal(self, components, dim) -> Normal:
         return Normal(components.loc[..., dim], components.scale_tril[..., dim, :].norm(dim=-1), validate_args=False)
 
-    def take(self, components, dims: Sequence[int]) -> MultivariateNormal:
-        # Rows of L in another order are no triangle; QR of their transpose turns them back into one, without squares.
-        dims = list(dims)
-        upper = torch.linalg.qr(components.scale_tril[..., dims, :].mT, mode="r").R[..., : len(dims), :]
-        signs = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(upper)
-        return self.from_parameters(components.loc[..., dims], (signs[..., :, None] * upper).mT.tril())
-
     def condition(
         self, components: MultivariateNormal, n_known: int, values: Tensor
     ) -> tuple[Tensor, MultivariateNormal]:
-        loc, scale_tril = self.parameters(components)
-        known = self.from_parameters(loc[..., :n_known], scale_tril[..., :n_known, :n_known])
-        z = torch.linalg.solve_triangular(known.scale_tril, (values - known.loc)[..., None], upper=False)
-        others = loc[..., n_known:] + (scale_tril[..., n_known:, :n_known] @ z)[..., 0]
-        factor = scale_tril[..., n_known:, n_known:].expand(*others.shape, others.shape[-1])
-        return self.log_prob(known, values), self.from_parameters(others, factor)
-
-    @staticmethod
-    def _event_size(n_raw: int) -> int:
-        """D from n_raw = D(D+3)/2."""
-        return (math.isqrt(9 + 8 * n_raw) - 3) // 2
-
-
-def whiten(scale_tril: Tensor, deviation: Tensor) -> Tensor:
-    """Solve L z = deviation, row by row."""
-    z = deviation[..., :0]
-    for i in range(deviation.shape[-1]):
-        known = (scale_tril[..., i, :i] * z).sum(-1)
-        z = torch.cat([z, ((deviation[..., i] - known) / scale_tril[..., i, i])[..., None]], -1)
-    return z
+        z, diagonal, loc, scale_tril = self.regress(components, n_known, values)
+        return normal_log_density(z, diagonal.log()).sum(-1), self.from_parameters(loc, scale_tril)
 
 
 class DiagNormalFamily(VectorFamily[Independent]):

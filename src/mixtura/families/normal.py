@@ -55,9 +55,13 @@ def weighted_moments(
     loc = torch.einsum("nk,nd->kd", share, y)
     deviation = y[:, None, :] - loc
     covariance = torch.einsum("nk,nkd,nke->kde", share, deviation, deviation)
+    return loc, covariance + torch.diag_embed(smallest_scale(y).square())
+
+
+def smallest_scale(y: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
+    """Of each coordinate, the smallest scale that `fit` returns."""
     spread = y.std(0, correction=0)
-    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
-    return loc, covariance + torch.diag_embed((_FIT_SCALE_FLOOR * spread).square())
+    return _FIT_SCALE_FLOOR * torch.where(spread > 0, spread, torch.ones_like(spread))
 
 
 class NormalFamily(ScalarFamily[Normal]):

@@ -1,0 +1,48 @@
+"""Integrals over scalar laws that have no closed form: Gauss-Legendre between the quantiles of all components."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from .base import ScalarFamily
+
+_TAILS = (1e-32, 1e-26, 1e-20, 1e-15, 1e-11, 1e-8, 1e-6, 1e-4, 1e-3, 0.01, 0.05, 0.15, 0.3)
+
+
+@torch.no_grad()
+def quadrature(
+    family: ScalarFamily, components: Distribution, breaks: Tensor | None = None, n_nodes: int = 12
+) -> tuple[Tensor, Tensor]:
+    """Nodes and weights for an integral over the line of what is smooth between the quantiles of each component.
+
+    Parameters
+    ----------
+    components
+        Batch_shape (*B, K), continuous.
+    breaks
+        Points at which the integrand may jump or bend, shape (*B, m).
+    n_nodes
+        Between neighbouring points.
+
+    Returns
+    -------
+    nodes, weights
+        Shape (P, *B). What lies beyond the components' quantiles of 1e-32 is left out.
+    """
+    tails = components.mean.new_tensor(_TAILS).reshape(-1, *[1] * (len(components.batch_shape)))
+    middle = family.icdf(components, 0.5 * torch.ones_like(tails[:1]))
+    points = torch.cat([family.icdf(components, tails), middle, family.isf(components, tails)]).movedim(0, -1)
+    points = points.flatten(-2)
+    if breaks is not None:
+        points = torch.cat([points, breaks.expand(*points.shape[:-1], breaks.shape[-1])], -1)
+    points = points.clamp(torch.finfo(points.dtype).min / 4, torch.finfo(points.dtype).max / 4).sort(-1).values
+    half = 0.5 * points.diff(dim=-1).movedim(-1, 0)
+    centre = points[..., :-1].movedim(-1, 0) + half
+    shape = (-1, *[1] * half.ndim)
+    nodes, weights = (
+        torch.as_tensor(part).to(points).reshape(shape) for part in np.polynomial.legendre.leggauss(n_nodes)
+    )
+    return (centre + half * nodes).flatten(0, 1), (half * weights).flatten(0, 1)
