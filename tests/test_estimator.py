@@ -421,7 +421,7 @@ TABLE, PRICE = make_table(40)
     [
         ("E-parameter", X0, Y0, {"n_components": 0}),
         ("E-parameter", X0, Y0, {"n_components": 2.5}),
-        ("E-parameter", X0, Y0, {"family": "cauchy"}),
+        ("E-family-unknown", X0, Y0, {"family": "cauchy"}),
         ("E-parameter", X0, Y0, {"covariance_type": "tied"}),
         ("E-parameter", X0, Y0, {"hidden_layer_sizes": (64, 0)}),
         ("E-parameter", X0, Y0, {"learning_rate": 0}),
@@ -463,7 +463,7 @@ TABLE, PRICE = make_table(40)
         ("E-feature-date", np.arange("2026-01", "2029-05", dtype="M8[M]")[:, None], Y0, {}),
         ("E-feature-type", TABLE.assign(wave=pd.Series([1j, 2.0] * 20, dtype=object)), PRICE, {}),
         ("E-parameter", X0, Y0, {"random_state": 2**32}),
-        ("E-parameter", X0, Y0, {"family": ["normal"]}),
+        ("E-family-unknown", X0, Y0, {"family": ["normal"]}),
         ("E-parameter", X0, Y0, {"covariance_type": ["full"]}),
     ],
 )

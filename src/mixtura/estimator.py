@@ -28,12 +28,13 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from .errors import MixturaError, coded
-from .families import FAMILIES, get_family
+from .families import AnyFamily, Family, describe, from_description, get_family
 from .mixture import Mixture
 from .nets import MDN, MLP, MixtureHead
+from .scores import censored_nll
 from .storage import corrupt, read_folder, write_folder
 from .tables import TableEncoder, has_date_dtype
-from .targets import as_target, fit_target_scaler
+from .targets import Target, as_target, check_support, find_atoms, fit_target_scaler, into_support
 from .training import FitReport, Rows, starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
@@ -65,13 +66,27 @@ def _is_seed(value: Any) -> bool:
     return value is None or isinstance(value, np.random.RandomState) or (_is_int(0)(value) and int(value) < 2**32)
 
 
-_FAMILY_NAMES = tuple(dict.fromkeys(family.name for family in FAMILIES))
+def _is_family(value: Any) -> bool:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return len(value) > 0 and all(isinstance(part, str | Family) for part in value)
+    return isinstance(value, str | Family)
+
+
+def _is_atoms(value: Any) -> bool:
+    if value is None or (isinstance(value, str) and value == "auto"):
+        return True
+    is_numbers = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+    return is_numbers and all(_is_real(-np.inf, np.inf)(x) and np.isfinite(x) for x in value)
 
 
 _CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "n_components": (_is_int(1), "an integer >= 1"),
-    "family": (_is_one_of(*_FAMILY_NAMES), f"one of {', '.join(map(repr, _FAMILY_NAMES))}"),
-    "covariance_type": (_is_one_of("full", "diag", "spherical"), "'full', 'diag' or 'spherical'"),
+    "family": (_is_family, "the name of a family, a family, or one of these for each coordinate"),
+    "covariance_type": (
+        _is_one_of("full", "diag", "spherical", "low_rank"),
+        "'full', 'diag', 'spherical' or 'low_rank'",
+    ),
+    "atoms": (_is_atoms, "None, 'auto' or finite numbers"),
     "hidden_layer_sizes": (_is_layers, "a sequence of integers >= 1"),
     "scale_floor": (lambda value: value is None or _is_real(0, np.inf)(value), "None or a finite number >= 0"),
     "weight_floor": (_is_real(0, 1), "a number >= 0 and < 1/n_components"),
@@ -97,9 +112,16 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     n_components
         Components of the mixture. A few more than the modes you expect; they are not modes.
     family
-        Law of a component, ``"normal"``.
+        Law of a component: ``"normal"``, ``"student_t"``, ``"laplace"``, ``"asymmetric_laplace"``, ``"logistic"``; for
+        positive numbers ``"lognormal"`` and ``"gamma"``; between bounds ``"beta"`` and ``"truncated_normal"``; for
+        angles ``"von_mises"``; for counts ``"poisson"`` and ``"negative_binomial"``. A family of `mixtura.families` has
+        options, such as ``BetaFamily(bounds=(0, 5))``. For a vector target also a sequence, one for each coordinate.
     covariance_type
-        ``"full"``, ``"diag"`` or ``"spherical"``, for a vector target.
+        ``"full"``, ``"diag"``, ``"spherical"`` or ``"low_rank"``, for a vector target. Families other than the normal
+        and the student_t are there as ``"diag"`` alone.
+    atoms
+        Values of a scalar target with a probability of their own, such as rain of exactly 0; ``"auto"`` takes those
+        that repeat beyond what a continuous law allows, and says so in the report.
     hidden_layer_sizes
         Widths of the network's hidden layers.
     scale_floor
@@ -131,6 +153,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         What happened in training.
     n_features_in_, feature_names_in_
         As in scikit-learn.
+    family_
+        The family of the components in the user's units.
+    atoms_
+        The atoms, an array.
     target_names_
         Names of the target's columns where y had them, else None.
     encoder_, y_scaler_
@@ -155,8 +181,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self,
         n_components: int = 5,
         *,
-        family: str = "normal",
+        family: str | AnyFamily | Sequence[str | AnyFamily] = "normal",
         covariance_type: str = "full",
+        atoms: Sequence[float] | str | None = None,
         hidden_layer_sizes: Sequence[int] = (64, 64),
         scale_floor: float | None = None,
         weight_floor: float = 1e-4,
@@ -172,6 +199,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.n_components = n_components
         self.family = family
         self.covariance_type = covariance_type
+        self.atoms = atoms
         self.hidden_layer_sizes = hidden_layer_sizes
         self.scale_floor = scale_floor
         self.weight_floor = weight_floor
@@ -207,7 +235,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         X
             Data frame or array, shape (n, p); NaN where a value is missing.
         y
-            Shape (n,) for a scalar target, (n, D) for a joint density of D targets.
+            Shape (n,) for a scalar target, (n, D) for a joint density of D targets. Where only bounds are known, a
+            pandas array or Series of intervals (`pandas.arrays.IntervalArray.from_arrays(lower, upper,
+            closed="both")`), -inf or inf on the open side of a censored value, equal ends where it is known.
         sample_weight
             Shape (n,), not negative; a weight of 0 leaves the row out.
         eval_set
@@ -241,14 +271,19 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if n_counted < 2:
             got = f"n_samples = {len(target)}, {n_counted} of positive weight"
             raise MixturaError("E-too-few-rows", got, "at least 2 rows", "gather more data")
-        X, target, weight = X[counted], target[counted], weight[counted]
+        X, target, weight = X[counted], target.take(counted), weight[counted]
         weight = weight / weight.mean()
 
         random = _fresh(self.random_state)
         seed = int(random.randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
+        self.family_ = get_family(self.family, self._event_size, self.covariance_type)
+        self.atoms_ = self._find_atoms(target, weight)
+        is_atom = np.isin(target.values, self.atoms_)
+        if target.upper is None:
+            check_support(self.family_, target.values[~is_atom] if len(self.atoms_) else target.values, target.names)
         self.encoder_ = TableEncoder().fit(X, weight)
-        self.y_scaler_ = fit_target_scaler(target, weight, self.target_names_)
+        self.y_scaler_ = fit_target_scaler(target.points, weight, target.names, self.family_)
         rows = self._rows(self.encoder_.transform(X), target, weight)
         valid_rows = None
         if eval_set is not None:
@@ -256,19 +291,21 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         elif self.validation_fraction > 0 and n_counted >= _FEWEST_ROWS_TO_HOLD_OUT:
             n_held_out = min(max(1, round(float(self.validation_fraction) * n_counted)), n_counted - 2)
             keep, held_out = train_test_split(np.arange(n_counted), test_size=n_held_out, random_state=random)
-            rows, valid_rows = _take(rows, keep), _take(rows, held_out)
+            rows, valid_rows = rows.take(torch.as_tensor(keep)), rows.take(torch.as_tensor(held_out))
 
         network = self._build_network(rows.x.shape[1], generator)
-        network.head.start_from(
-            starting_mixture(rows.y, int(self.n_components), network.head.family, rows.weight, seed)
+        head = network.head
+        head.start_from(
+            starting_mixture(rows.points, int(self.n_components), head.family, rows.weight, seed, head.atoms)
         )
+        learned, judged = (self._log_scale(some) for some in (rows, valid_rows or rows))
         console = Console(stderr=True)
         hidden = not (self.verbose and (console.is_terminal or console.is_jupyter))
         with Progress(console=console, transient=True, disable=hidden) as bar:
             task = bar.add_task("fitting", total=self.max_epochs)
 
             def show(report: FitReport) -> None:
-                text = f"fitting, held-out NLL {report.valid_nll[-1] + self._log_scale():.4f}"
+                text = f"fitting, held-out NLL {report.valid_nll[-1] + judged:.4f}"
                 bar.update(task, completed=report.n_epochs, description=text)
 
             report = train(
@@ -283,9 +320,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 generator=generator,
                 on_epoch=None if hidden else show,
             )
-        report.train_nll = [loss + self._log_scale() for loss in report.train_nll]
-        report.valid_nll = [loss + self._log_scale() for loss in report.valid_nll]
-        report.start_nll += self._log_scale()
+        report.train_nll = [loss + learned for loss in report.train_nll]
+        report.valid_nll = [loss + judged for loss in report.valid_nll]
+        report.start_nll += judged
+        if len(self.atoms_) and self.atoms is not None:
+            shares = [weight[target.values == atom].sum() / weight.sum() for atom in self.atoms_]
+            told = ", ".join(f"{atom:g} ({share:.1%})" for atom, share in zip(self.atoms_, shares, strict=True))
+            report.events.insert(0, f"atoms, with their shares of the rows: {told}")
         self.network_ = network.double()  # float64 from here on: a row alone gets what it gets in a batch
         self.fit_report_ = report
         return self
@@ -315,15 +356,26 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 raise MixturaError("E-feature-date", "an array of dates", "numbers", fix)
             return validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
 
-    def _check_target(self, y: Any, reset: bool) -> NDArray[np.float64]:
-        """The target as float64, (n,) or (n, D); a single column is a scalar target."""
-        target, names = as_target(y)
+    def _check_target(self, y: Any, reset: bool) -> Target:
+        """The target, (n,) or (n, D); a single column is a scalar target."""
+        target = as_target(y)
         if reset:
-            self.target_names_, self._y_shape = names, target.shape[1:]
-        elif target.shape[1:] != self._y_shape:
-            got, expected = f"y of shape {target.shape}", f"shape (n, {', '.join(map(str, self._y_shape))})"
+            self.target_names_, self._y_shape = target.names, target.row_shape
+        elif target.row_shape != self._y_shape:
+            shapes = [f"({', '.join(map(str, ('n', *shape)))})" for shape in (target.row_shape, self._y_shape)]
+            got, expected = f"y of shape {shapes[0]}", f"shape {shapes[1]}"
             raise MixturaError("E-target-shape", got, expected, "give the target that fit had")
-        return target[:, 0] if target.shape[1:] == (1,) else target
+        return target
+
+    def _find_atoms(self, target: Target, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.atoms is None:
+            return np.empty(0)
+        if self._event_size is not None:
+            got = f"atoms={self.atoms!r} with a vector target"
+            raise MixturaError("E-parameter", got, "atoms of a scalar target", "fit each coordinate, or leave them out")
+        if isinstance(self.atoms, str):
+            return np.array(find_atoms(target, weight))
+        return np.unique(np.asarray(self.atoms, dtype=np.float64))
 
     def _eval_rows(self, eval_set: tuple[Any, Any]) -> Rows:
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
@@ -335,10 +387,29 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             check_consistent_length(X, target)
         return self._rows(X, target, np.ones(len(target)))
 
-    def _rows(self, encoded: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]) -> Rows:
-        """Rows in the network's units, float32."""
-        standardised = self.y_scaler_.transform(target.reshape(len(target), -1)).reshape(target.shape)
-        return Rows(*(torch.as_tensor(part, dtype=torch.float32) for part in (encoded, standardised, weight)))
+    def _rows(self, encoded: NDArray[np.float64], target: Target, weight: NDArray[np.float64]) -> Rows:
+        """Rows in the network's units, float32; an atom is to the bit what the network's head has for it."""
+        x, weight32 = (torch.as_tensor(part, dtype=torch.float32) for part in (encoded, weight))
+        y = into_support(self._network_family(), self._standardise(target.values))
+        for atom, standardised in zip(self.atoms_, self._network_atoms(), strict=True):
+            y = torch.where(torch.as_tensor(target.values == atom), standardised, y)
+        if target.upper is None:
+            return Rows(x, y, weight32)
+        upper = into_support(self._network_family(), self._standardise(target.upper))
+        return Rows(x, y, weight32, torch.where(torch.as_tensor(target.values == target.upper), y, upper))
+
+    def _standardise(self, values: NDArray[np.float64]) -> Tensor:
+        """In the network's units, float32."""
+        scaled = (values - np.asarray(self.y_scaler_.mean_)) / np.asarray(self.y_scaler_.scale_)
+        return torch.as_tensor(scaled, dtype=torch.float32)
+
+    def _network_atoms(self) -> Tensor:
+        return self._standardise(self.atoms_) if len(self.atoms_) else torch.empty(0)
+
+    def _network_family(self) -> AnyFamily:
+        """The family of the standardised target."""
+        loc, scale = np.asarray(self.y_scaler_.mean_), np.asarray(self.y_scaler_.scale_)
+        return self.family_.moved((-loc / scale).tolist(), (1 / scale).tolist())
 
     @property
     def _event_size(self) -> int | None:
@@ -358,16 +429,26 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 backbone.out_features,
                 int(self.n_components),
                 self._event_size,
-                get_family(self.family, self._event_size, self.covariance_type),
+                self._network_family(),
+                atoms=self._network_atoms() if len(self.atoms_) else None,
                 scale_floor=floor if self._event_size else floor[0],
                 weight_floor=float(self.weight_floor),
                 generator=generator,
             )
         return MDN(backbone, head).float()
 
-    def _log_scale(self) -> float:
-        """What an NLL in standardised units gains in the user's: the Jacobian of the standardisation."""
-        return float(np.log(np.asarray(self.y_scaler_.scale_)).sum())
+    def _log_scale(self, rows: Rows) -> float:
+        """What the mean NLL of rows in standardised units gains in the user's: the Jacobian of the standardisation.
+
+        Rows at an atom, or known by an interval alone, have a probability and no density: they gain nothing.
+        """
+        is_density = torch.ones(len(rows), dtype=torch.bool)
+        if len(self.atoms_):
+            is_density &= ~(rows.y[:, None] == self._network_atoms()).any(-1)
+        if rows.upper is not None:
+            is_density &= rows.y == rows.upper
+        share = (rows.weight * is_density).sum().item() / rows.weight.sum().item()
+        return share * float(np.log(np.asarray(self.y_scaler_.scale_)).sum())
 
     # Answers --------------------------------------------------------------------------------------------------
 
@@ -380,7 +461,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if self._event_size is None:
             loc, scale = loc[0], scale[0]
         predicted = self.network_(torch.as_tensor(encoded)).affine(loc, scale)
-        return Mixture(predicted.logits, predicted.components, validate_args=True)
+        atoms = torch.as_tensor(self.atoms_) if len(self.atoms_) else None
+        return Mixture(predicted.logits, self.family_.settle(predicted.components), atoms, validate_args=True)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The mean of p(y | x), shape like y; with `return_std` also the standard deviation, as a pair.
@@ -426,7 +508,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
 
     def score_samples(self, X: Any, y: Any = None) -> NDArray[np.float64]:
-        """Log density log p(y | x) of each row, shape (n,), in nats per unit of y.
+        """Log density log p(y | x) of each row, shape (n,), in nats per unit of y; at an atom, of an interval and of a
+        count, the log probability.
 
         Without y, at the model's own `predict(X)`: scikit-learn's checks ask for an answer from X alone.
         """
@@ -436,7 +519,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         target = self._check_target(y, reset=False)
         with coded("E-input-length", "as many rows in X and y"):
             check_consistent_length(X, target)
-        return mixture.log_prob(torch.tensor(target)).numpy()
+        values = torch.as_tensor(target.values)
+        if target.upper is not None:
+            return -censored_nll(mixture, values, torch.as_tensor(target.upper), reduction="none").numpy()
+        return mixture.log_prob(values).numpy()
 
     def sample(
         self, X: Any, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
@@ -466,6 +552,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         parameters["hidden_layer_sizes"] = [int(size) for size in self.hidden_layer_sizes]
         if isinstance(self.random_state, np.random.RandomState):
             parameters["random_state"] = None  # a generator that has moved on is no setting
+        if not isinstance(self.family, str):
+            parameters["family"] = describe(self.family_)
+        if self.atoms is not None and not isinstance(self.atoms, str):
+            parameters["atoms"] = [float(atom) for atom in self.atoms]
         manifest = {
             "parameters": {
                 name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()
@@ -477,6 +567,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             "report": asdict(self.fit_report_),
         }
         tensors = {f"encoder.{name}": torch.as_tensor(array) for name, array in arrays.items()}
+        tensors["atoms"] = torch.as_tensor(self.atoms_)
         tensors["y_scaler.loc"] = torch.as_tensor(self.y_scaler_.mean_)
         tensors["y_scaler.scale"] = torch.as_tensor(self.y_scaler_.scale_)
         tensors |= {f"network.{name}": tensor for name, tensor in self.network_.state_dict().items()}
@@ -491,6 +582,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
         self = cls(**manifest["parameters"])
         self.hidden_layer_sizes = tuple(self.hidden_layer_sizes)
+        if isinstance(self.family, dict):
+            self.family = from_description(self.family)
         self._check_parameters()
         self.encoder_ = TableEncoder.from_state(
             manifest["columns"], {name: tensor.numpy() for name, tensor in part("encoder.").items()}
@@ -502,6 +595,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if self.target_names_ is not None and not all(isinstance(name, str) for name in self.target_names_):
             raise ValueError("target names are no text")
         self._y_shape = tuple(manifest["y_shape"])
+        self.family_ = get_family(self.family, self._event_size, self.covariance_type)
+        self.atoms_ = tensors["atoms"].numpy()
         scaler = part("y_scaler.")
         if not scaler["loc"].shape == scaler["scale"].shape == (self._event_size or 1,):
             raise ValueError("the target's scaler does not fit its shape")
@@ -509,8 +604,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             raise ValueError("a tensor holds NaN or infinity")
         if not all(bool((tensors[name] > 0).all()) for name in ("y_scaler.scale", "encoder.scale") if name in tensors):
             raise ValueError("a scale is not positive")
-        if len(part("network.")) != 2 * len(self.hidden_layer_sizes) + 3:
+        if len(part("network.")) != 2 * len(self.hidden_layer_sizes) + 3 + bool(len(self.atoms_)):
             raise ValueError("the network has other layers than were announced")
+        if self.atoms_.ndim != 1:
+            raise ValueError("the atoms are no list")
         self.y_scaler_ = StandardScaler().fit(np.zeros((1, self._event_size or 1)))
         self.y_scaler_.mean_, self.y_scaler_.scale_ = scaler["loc"].numpy(), scaler["scale"].numpy()
         self.y_scaler_.var_ = self.y_scaler_.scale_**2
@@ -544,7 +641,3 @@ def load(path: str | os.PathLike[str]) -> MDNRegressor:
 def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
     """A generator of our own: NumPy's global one stays untouched."""
     return random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
-
-
-def _take(rows: Rows, index: NDArray[np.int64]) -> Rows:
-    return Rows(*(part[index] for part in (rows.x, rows.y, rows.weight)))

@@ -287,16 +287,20 @@ class Mixture(Distribution):
         return in_blocks(Mixture._log_prob, self, self._checked(value))
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        k = self.n_components
-        log_densities = self.family.log_prob(self.components, value.unsqueeze(self._component_axis))
-        log_density = torch.logsumexp(self.logits[..., :k] + log_densities, -1)
         if self.atoms is None:
-            return log_density
+            return self._log_density(value)
         is_here = value.unsqueeze(-1) == self.atoms.to(value.dtype)
-        log_mass = torch.logsumexp(torch.where(is_here, self.logits[..., k:], -torch.inf), -1)
+        log_mass = torch.logsumexp(torch.where(is_here, self.logits[..., self.n_components :], -torch.inf), -1)
         if self._scalar_family("log_prob").is_discrete:
-            return torch.logaddexp(log_density, log_mass)
-        return torch.where(is_here.any(-1), log_mass, log_density)
+            return torch.logaddexp(self._log_density(value), log_mass)
+        is_atom = is_here.any(-1)
+        # The density is asked elsewhere then: at an atom it may be 0, and its gradient NaN.
+        anywhere = self.components.mean[..., 0].detach()
+        return torch.where(is_atom, log_mass, self._log_density(torch.where(is_atom, anywhere, value)))
+
+    def _log_density(self, value: Tensor) -> Tensor:
+        log_densities = self.family.log_prob(self.components, value.unsqueeze(self._component_axis))
+        return torch.logsumexp(self.logits[..., : self.n_components] + log_densities, -1)
 
     def cdf(self, value: Tensor | ArrayLike) -> Tensor:
         """P(Y <= value) of a scalar target, with full relative precision in the lower tail; shape (*S, *B).
@@ -433,9 +437,17 @@ class Mixture(Distribution):
         def answer(rows: Mixture, low: Tensor, high: Tensor) -> Tensor:
             low, high = low.unsqueeze(-1), high.unsqueeze(-1)
             is_upper = (family.cdf(rows.components, low) > 0.5).detach()
-            log_cdf, log_survival = family.log_cdf, family.log_survival
-            larger = torch.where(is_upper, log_survival(rows.components, low), log_cdf(rows.components, high))
-            smaller = torch.where(is_upper, log_survival(rows.components, high), log_cdf(rows.components, low))
+            # Infinite ends are asked at finite ones: their answer is known, and their gradient would be NaN.
+            anywhere = rows.components.mean.detach()
+            finite_low, finite_high = (
+                torch.where(low == -torch.inf, anywhere, low),
+                torch.where(high == torch.inf, anywhere, high),
+            )
+            log_below = torch.where(high == torch.inf, 0, family.log_cdf(rows.components, finite_high))
+            log_above = torch.where(low == -torch.inf, 0, family.log_survival(rows.components, finite_low))
+            below_low = torch.where(low == -torch.inf, -torch.inf, family.log_cdf(rows.components, finite_low))
+            above_high = torch.where(high == torch.inf, -torch.inf, family.log_survival(rows.components, finite_high))
+            larger, smaller = torch.where(is_upper, log_above, log_below), torch.where(is_upper, above_high, below_low)
             inside = log_difference(larger, smaller)
             return rows._log_average(inside, lambda atoms: (low < atoms) & (atoms <= high))
 
@@ -670,7 +682,9 @@ class Mixture(Distribution):
         Raises
         ------
         MixturaError
-            ``E-affine-zero`` where b is 0 or not finite, ``E-value-shape`` where a or b do not fit.
+            ``E-affine-zero`` where b is 0 or not finite, ``E-value-shape`` where a or b do not fit,
+            ``E-affine-family`` where the family is not closed under it: gamma and log-normal are under b > 0 alone,
+            counts under nothing.
         """
         a, b = (torch.as_tensor(term, dtype=self.dtype, device=self.device) for term in (a, b))
         if not bool((b.isfinite() & (b != 0)).all()):
@@ -682,16 +696,14 @@ class Mixture(Distribution):
             ):
                 got, fix = f"a or b of shape {tuple(term.shape)}", "expand the mixture first, or take one of the rows"
                 raise MixturaError("E-value-shape", got, f"a shape that expands to {tuple(shape)}", fix)
-        closed = self.family.closed_under
-        if (closed == "scale" and bool((a != 0).any() | (b < 0).any())) or (
-            closed == "none" and bool((a != 0).any() | (b != 1).any())
-        ):
-            got = f"a + b*Y of {self.family!r}, which is of no such family unless " + (
-                "a = 0 and b > 0" if closed == "scale" else "a = 0 and b = 1"
+        a, b = a.expand(shape), b.expand(shape)
+        if not self.family.may_move(a, b):
+            got = f"a + b*Y of {self.family!r}, which is not of that family"
+            fix = (
+                "take b > 0 and a = 0, or .transform(AffineTransform(a, b)), which any continuous scalar mixture allows"
             )
-            fix = "take .transform(torch.distributions.AffineTransform(a, b)), which any scalar mixture allows"
             raise MixturaError("E-affine-family", got, "a family closed under it", fix)
-        a, b = (term.expand(shape).unsqueeze(self._component_axis) for term in (a, b))
+        a, b = (term.unsqueeze(self._component_axis) for term in (a, b))
         components = self.family.affine(self.components, a, b)
         return self._with(self.logits, components, None if self.atoms is None else a + b * self.atoms)
 

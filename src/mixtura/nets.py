@@ -60,9 +60,11 @@ class MixtureHead(nn.Module):
     event_size
         None for a scalar target, else D.
     family
-        A registered family or its name.
+        As for `get_family`: a name, a family, or one of these for each coordinate.
     covariance_type
-        ``"full"``, ``"diag"`` or ``"spherical"``, for a vector target.
+        ``"full"``, ``"diag"``, ``"spherical"`` or ``"low_rank"``, for a vector target.
+    atoms
+        Values with a mass of their own, shape (A,), for a scalar target: A more outputs, for their weights.
     scale_floor
         No scale falls below it, in units of the target; a number or a tensor of shape (D,). It is what keeps
         the likelihood bounded when a component sits on one point.
@@ -90,14 +92,16 @@ class MixtureHead(nn.Module):
     """
 
     scale_floor: Tensor
+    atoms: Tensor | None
 
     def __init__(
         self,
         in_features: int,
         n_components: int,
         event_size: int | None = None,
-        family: AnyFamily | str = "normal",
+        family: AnyFamily | str | Sequence[AnyFamily | str] = "normal",
         covariance_type: str = "full",
+        atoms: Tensor | None = None,
         scale_floor: Tensor | float = 1e-3,
         weight_floor: float = 1e-4,
         generator: torch.Generator | None = None,
@@ -107,8 +111,9 @@ class MixtureHead(nn.Module):
         for name, size in sizes.items():
             if size is not None and not (isinstance(size, Integral) and int(size) >= 1):
                 raise MixturaError("E-head-parameter", f"{name}={size!r}", "an integer >= 1", "check the sizes")
-        if not 0 <= weight_floor < 1 / n_components:
-            expected = f"0 <= weight_floor < 1/n_components = {1 / n_components:g}"
+        n_weights = n_components + (0 if atoms is None else len(atoms))
+        if not 0 <= weight_floor < 1 / n_weights:
+            expected = f"0 <= weight_floor < 1/(components + atoms) = {1 / n_weights:g}"
             raise MixturaError("E-head-parameter", f"weight_floor={weight_floor}", expected, "lower the floor")
         floor = torch.as_tensor(scale_floor, dtype=torch.get_default_dtype(), device="cpu")
         if not bool((floor >= 0).all() & floor.isfinite().all()) or floor.shape not in ((), (event_size,)):
@@ -117,20 +122,22 @@ class MixtureHead(nn.Module):
         self.family = get_family(family, event_size, covariance_type)
         self.n_components, self.weight_floor = n_components, weight_floor
         self.n_raw = self.family.n_raw(event_size)
+        self.n_weights = n_weights
         self.register_buffer("scale_floor", floor)
-        self.linear = linear(in_features, n_components * (1 + self.n_raw), generator)
+        self.register_buffer("atoms", atoms)
+        self.linear = linear(in_features, n_weights + n_components * self.n_raw, generator)
 
     def forward(self, features: Float[Tensor, "*batch in_features"]) -> Mixture:
         """The mixture predicted for each row of features."""
-        raw_logits, raw = self.linear(features).split([self.n_components, self.n_components * self.n_raw], -1)
+        raw_logits, raw = self.linear(features).split([self.n_weights, self.n_components * self.n_raw], -1)
         components = self.family.build(raw.unflatten(-1, (self.n_components, self.n_raw)), self.scale_floor)
-        return Mixture(self._floored(raw_logits.log_softmax(-1)), components, validate_args=False)
+        return Mixture(self._floored(raw_logits.log_softmax(-1)), components, self.atoms, validate_args=False)
 
     def _floored(self, logits: Tensor) -> Tensor:
-        """log(floor + (1 - M floor) * weight)."""
+        """log(floor + (1 - n floor) * weight) of n weights."""
         if self.weight_floor == 0:
             return logits
-        share = math.log1p(-self.n_components * self.weight_floor)
+        share = math.log1p(-self.n_weights * self.weight_floor)
         return torch.logaddexp(logits + share, torch.full_like(logits, math.log(self.weight_floor)))
 
     @torch.no_grad()
@@ -147,12 +154,15 @@ class MixtureHead(nn.Module):
         Raises
         ------
         MixturaError
-            ``E-head-parameter`` for a mixture of another family or number of components.
+            ``E-head-parameter`` for a mixture of another family or number of components or atoms.
         """
-        if mixture.batch_shape or mixture.n_components != self.n_components or not self.family.owns(mixture.components):
-            expected = f"one mixture of {self.n_components} components of {self.family!r}"
+        event_size = mixture.event_shape[0] if mixture.event_shape else None
+        sizes = (mixture.n_components, mixture.n_components + mixture.n_atoms, mixture.family.n_raw(event_size))
+        is_alike = sizes == (self.n_components, self.n_weights, self.n_raw)
+        if mixture.batch_shape or not is_alike or not self.family.owns(mixture.components):
+            expected = f"one mixture of {self.n_components} components of {self.family!r} and as many atoms"
             raise MixturaError("E-head-parameter", f"{mixture!r}", expected, "make it with this head's family")
-        weights = (mixture.weights - self.weight_floor).clamp(min=1e-6 / self.n_components)
+        weights = (mixture.weights - self.weight_floor).clamp(min=1e-6 / self.n_weights)
         raw = self.family.unbuild(mixture.components, self.scale_floor)
         self.linear.bias.copy_(torch.cat([weights.log(), raw.flatten()]))
         self.linear.weight.mul_(gain)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .errors import MixturaError
 from .families import AnyFamily
 from .mixture import Mixture
-from .scores import nll
+from .scores import censored_nll, nll
 
 _MAX_SKIPPED_IN_A_ROW = 20
 _MAX_ROLLBACKS = 3
@@ -57,18 +57,46 @@ class FitReport:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to learn from, in the network's units: features (n, p), targets (n,) or (n, D), positive weights (n,)."""
+    """Rows to learn from, in the network's units: features (n, p), targets (n,) or (n, D), positive weights (n,).
+
+    Of a censored target, y is the lower end of an interval and `upper` the other; they are equal where y is known.
+    """
 
     x: Float[Tensor, "n p"]
     y: Float[Tensor, "n *event"]
     weight: Float[Tensor, "n"]
+    upper: Float[Tensor, "n"] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def points(self) -> Float[Tensor, "n *event"]:
+        """One finite target for each row: the middle of an interval, or its finite end."""
+        if self.upper is None:
+            return self.y
+        lower = torch.where(self.y.isfinite(), self.y, self.upper)
+        return lower + 0.5 * (torch.where(self.upper.isfinite(), self.upper, lower) - lower)
+
+    def take(self, index: Tensor) -> "Rows":
+        """Some of the rows."""
+        upper = None if self.upper is None else self.upper[index]
+        return Rows(self.x[index], self.y[index], self.weight[index], upper)
+
+    def loss(self, mixture: Mixture) -> Float[Tensor, ""]:
+        """Weighted mean NLL of a mixture for each row."""
+        if self.upper is None:
+            return nll(mixture, self.y, self.weight)
+        return censored_nll(mixture, self.y, self.upper, self.weight)
+
 
 def starting_mixture(
-    y: Float[Tensor, "n *event"], n_components: int, family: AnyFamily, sample_weight: Tensor, seed: int
+    y: Float[Tensor, "n *event"],
+    n_components: int,
+    family: AnyFamily,
+    sample_weight: Tensor,
+    seed: int,
+    atoms: Tensor | None = None,
 ) -> Mixture:
     """A mixture near the marginal density of y, with components spread over it.
 
@@ -84,13 +112,21 @@ def starting_mixture(
         Shape (n,), not negative.
     seed
         Decides the rows and the start of k-means.
+    atoms
+        Values with a mass of their own, shape (A,): rows that have one are left to it.
     """
+    if atoms is not None:
+        is_atom = y[:, None] == atoms
+        masses = (is_atom * sample_weight[:, None]).sum(0)
+        others = ~is_atom.any(-1)
+        others = others if bool(others.any()) else ~others
+        inner = starting_mixture(y[others], n_components, family, sample_weight[others], seed)
+        share = sample_weight[others].sum().clamp(min=1e-6 * masses.sum())
+        logits = torch.cat([inner.logits + share.log(), masses.clamp(min=1e-6 * share).log()])
+        return Mixture(logits, inner.components, atoms, validate_args=False)
     some = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:_MOST_ROWS_TO_START]
-    dtype, y, sample_weight = (
-        y.dtype,
-        y[some].double(),
-        sample_weight[some].double(),
-    )  # covariances may be near singular
+    # In float64: covariances may be near singular.
+    dtype, y, sample_weight = y.dtype, y[some].double(), sample_weight[some].double()
     if y.ndim == 1:
         order = y.argsort(stable=True)
         reached = torch.empty_like(sample_weight)
@@ -190,9 +226,9 @@ def train(
         while batches:
             batch, may_retry = batches.popleft()
             kept = [buffer.clone() for buffer in buffers]
-            weight = rows.weight[batch]
+            some = rows.take(batch)
             # Times the batch's mean weight, so that a light batch steps less than a heavy one.
-            loss = nll(network(rows.x[batch]), rows.y[batch], weight) * weight.mean()
+            loss = some.loss(network(some.x)) * some.weight.mean()
             optimizer.zero_grad()
             loss.backward()
             norm = nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -255,5 +291,6 @@ def evaluate_nll(network: nn.Module, rows: Rows, chunk_size: int = 16_384) -> fl
     network.eval()
     total = torch.zeros((), dtype=torch.float64)
     for chunk in torch.arange(len(rows)).split(chunk_size):
-        total += nll(network(rows.x[chunk]), rows.y[chunk], rows.weight[chunk]).double() * rows.weight[chunk].sum()
+        some = rows.take(chunk)
+        total += some.loss(network(some.x)).double() * some.weight.sum()
     return (total / rows.weight.sum()).item()

@@ -1,8 +1,10 @@
 """Component laws: one contract, one registry. A new family is one class in one file and one line in `FAMILIES`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
 
-from torch.distributions import Distribution
+from torch.distributions import Distribution, ExpTransform, SigmoidTransform, Transform
 
 from ..errors import MixturaError
 from .base import AnyFamily, Family, ScalarFamily, VectorFamily
@@ -99,6 +101,59 @@ def get_family(
     raise MixturaError("E-family-unknown", got, f"one of {known}", fix)
 
 
+def describe(family: AnyFamily) -> dict[str, Any]:
+    """A family as JSON can hold it.
+
+    Raises
+    ------
+    MixturaError
+        ``E-save-family`` for a `WarpedFamily` with a transform other than `ExpTransform`, `SigmoidTransform` or the
+        inverse of `BoxCoxTransform`.
+    """
+    options: dict[str, Any] = {}
+    for name, value in ((field.name, getattr(family, field.name)) for field in fields(family)):
+        if isinstance(value, Family):
+            options[name] = describe(value)
+        elif isinstance(value, Transform):
+            options[name] = _describe_transform(value)
+        elif isinstance(value, tuple):
+            options[name] = [describe(part) if isinstance(part, Family) else part for part in value]
+        else:
+            options[name] = value
+    return {"family": type(family).__name__, **options}
+
+
+def from_description(description: dict[str, Any]) -> AnyFamily:
+    """The family that `describe` described."""
+
+    def restore(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(restore(part) for part in value)
+        if isinstance(value, dict):
+            return from_description(value) if "family" in value else _TRANSFORMS[value["transform"]](*value["options"])
+        return value
+
+    kinds = {type(family).__name__: type(family) for family in FAMILIES}
+    options = {name: restore(value) for name, value in description.items() if name != "family"}
+    return kinds[description["family"]](**options)
+
+
+_TRANSFORMS: dict[str, Callable[..., Transform]] = {
+    "exp": ExpTransform,
+    "sigmoid": SigmoidTransform,
+    "inverse box-cox": lambda lmbda: BoxCoxTransform(lmbda).inv,
+}
+
+
+def _describe_transform(transform: Transform) -> dict[str, Any]:
+    if isinstance(transform.inv, BoxCoxTransform):
+        return {"transform": "inverse box-cox", "options": [transform.inv.lmbda]}
+    for name, kind in (("exp", ExpTransform), ("sigmoid", SigmoidTransform)):
+        if type(transform) is kind:
+            return {"transform": name, "options": []}
+    raise MixturaError("E-save-family", f"the transform {transform}", "exp, sigmoid or Box-Cox", "save its base alone")
+
+
 def family_of(components: Distribution) -> AnyFamily:
     """The family that answers for these torch distributions.
 
@@ -120,8 +175,12 @@ __all__ = [
     "AnyFamily",
     "AsymmetricLaplace",
     "AsymmetricLaplaceFamily",
+    "BetaFamily",
     "BoxCoxTransform",
+    "DiagNormalFamily",
     "Family",
+    "FullNormalFamily",
+    "GammaFamily",
     "LaplaceFamily",
     "LogNormalFamily",
     "Logistic",
@@ -130,10 +189,15 @@ __all__ = [
     "LowRankNormalFamily",
     "MultivariateStudentT",
     "MultivariateStudentTFamily",
+    "NegativeBinomialFamily",
+    "NormalFamily",
+    "PoissonFamily",
     "Product",
     "ProductFamily",
     "ScalarFamily",
     "ScaledBeta",
+    "SphericalNormalFamily",
+    "StudentTFamily",
     "TruncatedNormal",
     "TruncatedNormalFamily",
     "VectorFamily",
@@ -141,6 +205,8 @@ __all__ = [
     "VonMisesFamily",
     "Warped",
     "WarpedFamily",
+    "describe",
     "family_of",
+    "from_description",
     "get_family",
 ]

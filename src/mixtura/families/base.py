@@ -92,9 +92,19 @@ class Family(ABC, Generic[Law]):
         Called only with what `closed_under` allows.
         """
 
+    def may_move(self, a: Tensor, b: Tensor) -> bool:
+        """Whether `closed_under` allows these."""
+        if self.closed_under == "affine":
+            return True
+        return bool((a == 0).all() and ((b > 0) if self.closed_under == "scale" else (b == 1)).all())
+
     def moved(self, a: Sequence[float], b: Sequence[float]) -> "Family[Law]":
         """The family of a + b*Y, one a and b for each coordinate: options in units of the target move with it."""
         return self
+
+    def settle(self, components: Law) -> Law:
+        """The components with the ends of their support exactly where the family has them: rounding may move them."""
+        return components
 
     def mean(self, weights: Tensor, components: Law) -> Tensor:
         """Mean of the mixture with these weights, shape (*B, K), which sum to 1."""
@@ -129,6 +139,8 @@ class ScalarFamily(Family[Law]):
     """Whether the law lives on the whole numbers; `log_prob` is then the log of a mass."""
     is_circular: ClassVar[bool] = False
     """Whether the two ends of the support are the same point; mean and variance are then circular."""
+    bounds: ClassVar[tuple[float, float] | None] = None
+    """Ends of the support where they are an option: a field of the family, and the components' last two parameters."""
     has_distances: ClassVar[bool] = False
     """Whether `mean_distance` and `mean_difference` exist in closed form."""
 
@@ -165,12 +177,22 @@ class ScalarFamily(Family[Law]):
         whole = torch.full_like(components.mean, torch.inf)
         return -whole, whole
 
+    def kinks(self, components: Law) -> Tensor:
+        """Where the density is not smooth within the support, shape batch_shape + (m,); nowhere by default."""
+        return components.mean[..., None][..., :0]
+
     def slope(self, components: Law, y: Tensor) -> Tensor:
         """The derivative of `log_prob` in y, by automatic differentiation unless the family knows better."""
         with torch.enable_grad():
             y = y.detach().expand(torch.broadcast_shapes(y.shape, components.batch_shape)).clone().requires_grad_()
             (slope,) = torch.autograd.grad(self.log_prob(components, y).sum(), y)
         return slope
+
+    def settle(self, components: Law) -> Law:
+        if self.bounds is None:
+            return components
+        low, high = (torch.full_like(components.mean, end) for end in self.bounds)
+        return self.from_parameters(*self.parameters(components)[:-2], low, high)
 
     def mean_distance(self, components: Law, y: Tensor) -> Tensor:
         """E|X - y|."""

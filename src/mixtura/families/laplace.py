@@ -90,6 +90,9 @@ class LaplaceFamily(ScalarFamily[Laplace]):
     def third_moment(self, components):
         return torch.zeros_like(components.loc)
 
+    def kinks(self, components):
+        return components.loc[..., None]
+
     def slope(self, components, y):
         return (components.loc - y).sign() / components.scale
 

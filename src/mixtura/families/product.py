@@ -100,9 +100,17 @@ class ProductFamily(VectorFamily[Product]):
         parts = zip(self.families, components.laws, a.expand(shape).unbind(-1), b.expand(shape).unbind(-1), strict=True)
         return Product([family.affine(law, a, b) for family, law, a, b in parts], validate_args=False)
 
+    def may_move(self, a, b):
+        parts = zip(self.families, a.unbind(-1), b.unbind(-1), strict=True)
+        return all(family.may_move(a, b) for family, a, b in parts)
+
     def moved(self, a: Sequence[float], b: Sequence[float]) -> "ProductFamily":
         moved = [family.moved([a], [b]) for family, a, b in zip(self.families, a, b, strict=True)]
         return ProductFamily(tuple(moved))  # pyright: ignore[reportArgumentType]
+
+    def settle(self, components):
+        parts = zip(self.families, components.laws, strict=True)
+        return Product([family.settle(law) for family, law in parts], validate_args=False)
 
     def mean(self, weights, components):
         parts = zip(self.families, components.laws, strict=True)

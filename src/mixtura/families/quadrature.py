@@ -35,7 +35,7 @@ def quadrature(
     tails = components.mean.new_tensor(_TAILS).reshape(-1, *[1] * (len(components.batch_shape)))
     middle = family.icdf(components, 0.5 * torch.ones_like(tails[:1]))
     points = torch.cat([family.icdf(components, tails), middle, family.isf(components, tails)]).movedim(0, -1)
-    points = points.flatten(-2)
+    points = torch.cat([points, family.kinks(components)], -1).flatten(-2)
     if breaks is not None:
         points = torch.cat([points, breaks.expand(*points.shape[:-1], breaks.shape[-1])], -1)
     points = points.clamp(torch.finfo(points.dtype).min / 4, torch.finfo(points.dtype).max / 4).sort(-1).values

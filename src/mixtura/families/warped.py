@@ -102,6 +102,9 @@ class WarpedFamily(ScalarFamily[Warped]):
     transform: Transform = field(default_factory=SigmoidTransform)
     name = "warped"
 
+    def __hash__(self) -> int:  # a torch Transform has none
+        return hash((type(self), self.base, type(self.transform)))
+
     def owns(self, components: Distribution) -> bool:
         return isinstance(components, Warped)
 
@@ -134,6 +137,10 @@ class WarpedFamily(ScalarFamily[Warped]):
     def support(self, components: Warped):
         ends = [components.loc + components.scale * self.transform(end) for end in self.base.support(components.base)]
         return torch.minimum(*ends), torch.maximum(*ends)
+
+    def kinks(self, components: Warped):
+        kinks = self.transform(self.base.kinks(components.base))
+        return components.loc[..., None] + components.scale[..., None] * kinks
 
     def _unwarp(self, components: Warped, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """x and transform(x), whether y is below or above all that occurs, and whether y falls as x rises."""
