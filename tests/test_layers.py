@@ -16,6 +16,8 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"quantile", "blocks"},
     {"modes", "combine"},
     {"regions", "entropy"},
+    {"batch"},
+    {"scalar", "vector"},
     {"mixture"},
     {"scores", "ensemble"},
     {"nets"},

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .mixture import Mixture
+    from .batch import MixtureBatch
 
 ROWS_IN_A_BLOCK = 16_384
 """Of 10 components in float64 they fill about a megabyte for each parameter."""
@@ -17,7 +17,7 @@ ROWS_IN_A_BLOCK = 16_384
 
 def in_blocks(
     answer: Callable[..., Tensor],
-    mixture: Mixture,
+    mixture: MixtureBatch,
     *values: Tensor,
     n_event_axes: int = 0,
     block: int = ROWS_IN_A_BLOCK,
@@ -55,7 +55,7 @@ def in_blocks(
     return torch.cat(parts, parts[0].ndim - n_event_axes + from_the_right)
 
 
-def _row_blocks(mixture: Mixture, values: tuple[Tensor, ...], block: int) -> list[slice]:
+def _row_blocks(mixture: MixtureBatch, values: tuple[Tensor, ...], block: int) -> list[slice]:
     """Slices of the longest batch axis, each of about `block` answers; one where there is no need."""
     batch_shape = mixture.batch_shape
     n_answers = torch.broadcast_shapes(

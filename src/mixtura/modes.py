@@ -24,7 +24,8 @@ _TAILS = (0.42, 0.27, 0.14, 0.055, 0.014, 0.0026, 0.00023, 3.4e-06, 6e-09, 6.8e-
 wider in the tails, where a narrow component hands over to a broad one."""
 _NEAR_AN_END = (1e-12, 1e-8, 1e-4, 1e-2, 0.2)
 """Between the end of a support and the first quantile, as shares of that distance."""
-_CUTS = 9
+_CUTS, _ZOOMS = 9, 2
+"""Where the slope comes near 0: 8 steps on both sides of that point, and again around the least of these."""
 _MOST_IN_PAIRS = 16
 _MOST_ASCENTS = 100
 _SAME = 1e-4
@@ -56,6 +57,7 @@ class Peaks:
     row: Tensor
     left: Tensor
     top: Tensor
+    log_top: Tensor
     right: Tensor
 
 
@@ -72,6 +74,30 @@ def log_prob_and_slope(family: ScalarFamily, mixture: Mixture, y: Tensor) -> tup
     return log_prob[..., 0], torch.where(share > 0, share * slopes, 0).sum(-1)
 
 
+def support_ends(family: ScalarFamily, mixture: Mixture) -> tuple[Tensor, Tensor]:
+    """The two ends of the support of mixtures, shape batch_shape."""
+    low, high = family.support(mixture.components)
+    present = mixture.logits > -torch.inf
+    return torch.where(present, low, torch.inf).amin(-1), torch.where(present, high, -torch.inf).amax(-1)
+
+
+def log_height(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Tensor:
+    """The log density of continuous mixtures; at an end of the support its limit from inside, which may be infinite.
+
+    A density without bound grows as a power of the distance, and so between any two points close to the end.
+    """
+    log_prob = mixture.log_prob(y)
+    low, high = support_ends(family, mixture)
+    at_end = ((y == low) | (y == high)) & (log_prob == -torch.inf)
+    if not bool(at_end.any()):
+        return log_prob
+    finfo = torch.finfo(y.dtype)
+    inside = mixture.icdf(0.5) - y
+    step = inside.sign() * torch.maximum(4 * finfo.eps * y.abs(), finfo.tiny**0.5 * inside.abs())
+    near, further = (mixture.log_prob(torch.where(at_end, y + n * step, y)) for n in (1, 64))
+    return torch.where(at_end, torch.where(near - further > 1e-3, torch.inf, near), log_prob)
+
+
 def find_peaks(family: ScalarFamily, mixture: Mixture) -> Peaks:
     """All peaks of continuous scalar mixtures with one batch axis, without gradient.
 
@@ -83,31 +109,36 @@ def find_peaks(family: ScalarFamily, mixture: Mixture) -> Peaks:
     present = mixture.logits > -torch.inf
     points = torch.cat([family.icdf(mixture.components, tails), family.isf(mixture.components, tails)])
     some = points.gather(-1, mixture.logits.argmax(-1)[None, :, None].expand(len(points), len(mixture), 1))
-    grid = torch.where(present, points, some).permute(1, 0, 2).reshape(len(mixture), -1)
-    low, high = family.support(mixture.components)
-    low, high = torch.where(present, low, torch.inf).amin(-1), torch.where(present, high, -torch.inf).amax(-1)
+    grid = torch.where(present, points, some).permute(1, 0, 2).flatten(1)
+    low, high = support_ends(family, mixture)
     share = mixture.logits.new_tensor(_NEAR_AN_END)
     for end in (low[:, None], high[:, None]):
         if bool(end.isfinite().any()):
             nearest = grid.gather(-1, (grid - end).abs().argmin(-1, keepdim=True))
             grid = torch.cat([grid, torch.where(end.isfinite(), end + share * (nearest - end), nearest)], -1)
     grid = grid.sort(-1).values
-    steep = log_prob_and_slope(family, mixture, grid.mT)[1].mT.nan_to_num(
-        0
-    )  # NaN where a point is rounded to the end of the support
+    # NaN where a point is rounded to the end of the support.
+    steep = log_prob_and_slope(family, mixture, grid.mT)[1].mT.nan_to_num(0)
     row, left, right, is_top = _sign_changes(grid, steep)
 
     size = steep.abs()
     is_dip = (size[:, 1:-1] < size[:, :-2]) & (size[:, 1:-1] <= size[:, 2:])
     is_dip &= (steep[:, :-2].sign() == steep[:, 1:-1].sign()) & (steep[:, 1:-1].sign() == steep[:, 2:].sign())
     dip_row, dip = is_dip.nonzero(as_tuple=True)
+    before, at, after = (grid[dip_row, dip + shift] for shift in range(3))
     cuts = torch.linspace(0, 1, _CUTS, dtype=grid.dtype)
-    before, at, after = (grid[dip_row, dip + shift][:, None] for shift in range(3))
-    finer = torch.cat([before + cuts * (at - before), at + cuts[1:] * (after - at)], -1)
-    found = _sign_changes(finer, log_prob_and_slope(family, mixture[dip_row], finer.mT)[1].mT)
-    row, left, right, is_top = (
-        torch.cat(pair) for pair in zip((row, left, right, is_top), (dip_row[found[0]], *found[1:]), strict=True)
-    )
+    for _ in range(_ZOOMS):
+        steps = cuts * (at - before)[:, None], cuts[1:] * (after - at)[:, None]
+        finer = torch.cat([before[:, None] + steps[0], at[:, None] + steps[1]], -1)
+        slopes = log_prob_and_slope(family, mixture[dip_row], finer.mT)[1].mT
+        found = _sign_changes(finer, slopes)
+        row, left, right, is_top = (
+            torch.cat(pair) for pair in zip((row, left, right, is_top), (dip_row[found[0]], *found[1:]), strict=True)
+        )
+        lowest = 1 + slopes[:, 1:-1].abs().argmin(-1, keepdim=True)
+        stays = torch.ones_like(dip_row, dtype=torch.bool).index_fill(0, found[0], False)
+        before, at, after = (finer.gather(1, lowest + shift)[stays, 0] for shift in (-1, 0, 1))
+        dip_row = dip_row[stays]
 
     turns = _roots(family, mixture, row, left, right)
     # The ends of the support are peaks where the density rises to them.
@@ -127,7 +158,7 @@ def find_peaks(family: ScalarFamily, mixture: Mixture) -> Peaks:
     left, right = torch.empty_like(tops), torch.empty_like(tops)
     left[is_first], left[~is_first] = low, minima
     right[is_last], right[~is_last] = high, minima
-    return Peaks(row, left, tops, right)
+    return Peaks(row, left, tops, log_height(family, mixture[row], tops), right)
 
 
 def _carried(steep: Tensor) -> Tensor:
@@ -203,8 +234,7 @@ def _scalar_modes(family: ScalarFamily, mixture: Mixture) -> tuple[Tensor, Tenso
     inner, k = mixture.continuous, mixture.n_components
     share = mixture.weights[:, :k].sum(-1)
     peaks = find_peaks(family, inner)
-    some = inner[peaks.row]
-    height, mass = some.log_prob(peaks.top).exp(), some.prob_interval(peaks.left, peaks.right)
+    height, mass = peaks.log_top.exp(), inner[peaks.row].prob_interval(peaks.left, peaks.right)
     loc, height, mass = by_row(peaks.row, len(mixture), peaks.top, height, mass)
     if family.is_circular:
         _join_ends(loc, mass, *family.support(mixture.components))

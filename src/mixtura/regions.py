@@ -10,13 +10,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .families import ScalarFamily
-from .modes import Peaks, by_row, find_peaks, log_prob_and_slope, whole_numbers
+from .modes import Peaks, by_row, find_peaks, log_height, log_prob_and_slope, support_ends, whole_numbers
 
 if TYPE_CHECKING:
     from .mixture import Mixture
 
 _ROWS_IN_A_BLOCK = 1_024
-_MOST_STEPS = 100
+_MOST_STEPS = 1_100
+"""As many as bisection needs from 1 down to the smallest positive number, on the way to an infinite density at 0."""
 _ZOOMS, _CUTS = 12, 17
 
 
@@ -60,8 +61,8 @@ class _Sides:
         row = peaks.row.repeat(2)
         minimum, top = torch.cat([peaks.left, peaks.right]), peaks.top.repeat(2)
         is_left = torch.arange(len(row)) < len(peaks.row)
-        low, high = family.support(mixture.components)
-        is_outer = torch.where(is_left, minimum == low.amin(-1)[row], minimum == high.amax(-1)[row])
+        low, high = support_ends(family, mixture)
+        is_outer = minimum == torch.where(is_left, low[row], high[row])
         some = mixture[row]
         open_end = minimum.isinf()
         reach = mixture.components.stddev.amax(-1)[row]
@@ -70,7 +71,8 @@ class _Sides:
             minimum = torch.where(open_end, top + torch.where(is_left, -reach, reach), minimum)
             open_end &= some.log_prob(minimum) >= log_lowest[row]
             reach = 2 * reach
-        return cls(row, minimum, top, some.log_prob(minimum), some.log_prob(top), is_outer, some.cdf(top), is_left)
+        log_minimum = log_height(family, some, minimum)
+        return cls(row, minimum, top, log_minimum, peaks.log_top.repeat(2), is_outer, some.cdf(top), is_left)
 
     def take(self, keep: Tensor) -> _Sides:
         """The sides of some of the rows, numbered anew."""
@@ -135,9 +137,7 @@ def _solve(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[_Side
     high = torch.where(present, family.isf(mixture.components, left_out), -torch.inf).amax(-1)
     bottom = (2 * left_out[:, 0] / (high - low)).log()
     sides = _Sides.of(family, mixture, peaks, bottom)
-    height = torch.full_like(bottom, -torch.inf).scatter_reduce(
-        0, peaks.row, mixture[peaks.row].log_prob(peaks.top), "amax"
-    )
+    height = torch.full_like(bottom, -torch.inf).scatter_reduce(0, peaks.row, peaks.log_top, "amax")
     ceiling = torch.where(height.isfinite(), height, bottom + 700.0)
     low_edge, high_edge = bottom, ceiling
     # As if it were one normal peak.
@@ -241,7 +241,7 @@ def densest_region(mixture: Mixture, family: ScalarFamily, level: Tensor) -> tup
     )
     size = (upper - lower + (1 if family.is_discrete else 0)).nansum(-1)
     log_edge = torch.cat([part[2] for part in parts]).reshape(mixture.batch_shape)
-    lower, upper = (end.reshape(*mixture.batch_shape, -1) for end in (lower, upper))
+    lower, upper = (end.reshape(*mixture.batch_shape, width) for end in (lower, upper))
     return Region(lower, upper, size.reshape(mixture.batch_shape)), log_edge
 
 

@@ -169,8 +169,9 @@ def check_support(family: AnyFamily, y: NDArray[np.float64], names: Sequence[str
         is_outside = (column < low) | (column > high)
         if part.is_discrete:
             is_outside |= column != column.round()
-        elif part.closed_under == "scale":
-            is_outside |= column == low
+        else:
+            at_end = part.log_prob(part.build(torch.zeros(1, part.n_raw(None), dtype=torch.float64)), column)
+            is_outside |= ((column == low) | (column == high)) & (at_end == -torch.inf)
         if bool(is_outside.any()):
             name = f" {names[i]!r}" if names else ""
             got = f"{int(is_outside.sum())} of {len(column)} values of target{name} outside of {part!r}"

@@ -139,8 +139,6 @@ class ScalarFamily(Family[Law]):
     """Whether the law lives on the whole numbers; `log_prob` is then the log of a mass."""
     is_circular: ClassVar[bool] = False
     """Whether the two ends of the support are the same point; mean and variance are then circular."""
-    bounds: ClassVar[tuple[float, float] | None] = None
-    """Ends of the support where they are an option: a field of the family, and the components' last two parameters."""
     has_distances: ClassVar[bool] = False
     """Whether `mean_distance` and `mean_difference` exist in closed form."""
 
@@ -189,9 +187,11 @@ class ScalarFamily(Family[Law]):
         return slope
 
     def settle(self, components: Law) -> Law:
-        if self.bounds is None:
+        bounds = getattr(self, "bounds", None)
+        if bounds is None:
             return components
-        low, high = (torch.full_like(components.mean, end) for end in self.bounds)
+        # Where they are an option, the ends are the last two parameters of the components.
+        low, high = (torch.full_like(components.mean, end) for end in bounds)
         return self.from_parameters(*self.parameters(components)[:-2], low, high)
 
     def mean_distance(self, components: Law, y: Tensor) -> Tensor:

@@ -245,6 +245,9 @@ class AsymmetricLaplaceFamily(ScalarFamily[AsymmetricLaplace]):
     def third_moment(self, components):
         return 2 * (components.upper.pow(3) - components.lower.pow(3))
 
+    def kinks(self, components):
+        return components.loc[..., None]
+
     def mean_distance(self, components, y):
         lower, upper = components.lower, components.upper
         distance = y - components.loc

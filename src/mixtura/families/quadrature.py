@@ -23,7 +23,7 @@ def quadrature(
     components
         Batch_shape (*B, K), continuous.
     breaks
-        Points at which the integrand may jump or bend, shape (*B, m).
+        Points at which the integrand may jump or bend, shape (*B, m), besides the kinks of the density.
     n_nodes
         Between neighbouring points.
 
@@ -39,10 +39,20 @@ def quadrature(
     if breaks is not None:
         points = torch.cat([points, breaks.expand(*points.shape[:-1], breaks.shape[-1])], -1)
     points = points.clamp(torch.finfo(points.dtype).min / 4, torch.finfo(points.dtype).max / 4).sort(-1).values
-    half = 0.5 * points.diff(dim=-1).movedim(-1, 0)
-    centre = points[..., :-1].movedim(-1, 0) + half
-    shape = (-1, *[1] * half.ndim)
-    nodes, weights = (
-        torch.as_tensor(part).to(points).reshape(shape) for part in np.polynomial.legendre.leggauss(n_nodes)
-    )
-    return (centre + half * nodes).flatten(0, 1), (half * weights).flatten(0, 1)
+    left, right = points[..., :-1].movedim(-1, 0), points[..., 1:].movedim(-1, 0)
+    # Towards a finite end, where the density may be infinite, by the logarithm of the distance to it.
+    low, high = family.support(components)
+    low, high, centre = low.amin(-1), high.amax(-1), middle[0].mean(-1)
+    from_low = low.isfinite() & (left > low) & (right <= centre)
+    from_high = high.isfinite() & (right < high) & (left >= centre)
+    end = torch.where(from_low, low, torch.where(from_high, high, left - 1))
+    start = left - end
+    log_ratio = torch.where(from_low | from_high, ((right - end) / start).log(), 1.0)
+    rule = np.polynomial.legendre.leggauss(n_nodes)
+    at, weights = (torch.as_tensor(part).to(points).reshape(-1, 1, *[1] * (left.ndim - 1)) for part in rule)
+    at, weights = 0.5 + 0.5 * at, 0.5 * weights
+    distance = start * (at * log_ratio).exp()
+    is_curved = from_low | from_high
+    nodes = torch.where(is_curved, end + distance, left + at * (right - left))
+    weights = weights * torch.where(is_curved, distance * log_ratio, right - left)
+    return nodes.flatten(0, 1), weights.flatten(0, 1)

@@ -1,7 +1,8 @@
 """A scalar law seen through a smooth monotone map: log-normal by exp, logit-normal by the logistic function."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class BoxCoxTransform(Transform):
     domain = constraints.real
     codomain = constraints.real
     bijective = True
-    sign = 1
+    sign = 1  # pyright: ignore
 
     def __init__(self, lmbda: float, cache_size: int = 0):
         super().__init__(cache_size)
@@ -52,7 +53,7 @@ class BoxCoxTransform(Transform):
 class Warped(Distribution):
     """The law of loc + scale * transform(X) for X of another scalar law."""
 
-    arg_constraints = {}  # noqa: RUF012  # torch's own name and form
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore
 
     def __init__(self, base: Distribution, family: ScalarFamily, transform: Transform, loc: Tensor, scale: Tensor):
         self.base, self.family, self.transform, self.loc, self.scale = base, family, transform, loc, scale
@@ -91,15 +92,17 @@ class Warped(Distribution):
 
 @dataclass(frozen=True, repr=False)
 class WarpedFamily(ScalarFamily[Warped]):
-    """loc + scale * transform(X), with X of the family `base`; raw parameters are those of X.
+    """unit * transform(X), with X of the family `base`; raw parameters are those of X.
 
     `transform` is a bijective `torch.distributions.Transform` of numbers, such as `ExpTransform()` for a positive
     target (its logarithm is modelled), `SigmoidTransform()` for one in (0, 1) or `BoxCoxTransform(0.5).inv`.
-    `scale_floor` bounds the scale of X.
+    `scale_floor` bounds the scale of X. A moved law, a + b*Y, is one as well, but networks learn unmoved ones.
     """
 
     base: ScalarFamily = field(default_factory=NormalFamily)
     transform: Transform = field(default_factory=SigmoidTransform)
+    unit: float = 1.0
+    closed_under = "scale"
     name = "warped"
 
     def __hash__(self) -> int:  # a torch Transform has none
@@ -119,13 +122,19 @@ class WarpedFamily(ScalarFamily[Warped]):
 
     def _around(self, base: Distribution) -> Warped:
         zero = torch.zeros(base.batch_shape, dtype=base.mean.dtype, device=base.mean.device)
-        return Warped(base, self.base, self.transform, zero, zero + 1)
+        return Warped(base, self.base, self.transform, zero, zero + self.unit)
+
+    def may_move(self, a: Tensor, b: Tensor) -> bool:
+        return True
+
+    def moved(self, a: Sequence[float], b: Sequence[float]) -> "WarpedFamily":
+        return replace(self, unit=self.unit * b[0])
 
     def unbuild(self, components: Warped, scale_floor: Tensor | float = 0.0):
         return self.base.unbuild(components.base, scale_floor)
 
     def fit(self, y, weights) -> Warped:
-        return self._around(self.base.fit(self.transform.inv(y), weights))
+        return self._around(self.base.fit(self.transform.inv(y / self.unit), weights))
 
     def parameters(self, components: Warped):
         return (*self.base.parameters(components.base), components.loc, components.scale)
@@ -150,11 +159,18 @@ class WarpedFamily(ScalarFamily[Warped]):
         inside = torch.where(is_below | is_above, middle, y)
         warped = (inside - components.loc) / components.scale
         is_falling = components.scale * self.transform.sign < 0
+        if isinstance(self.transform, SigmoidTransform):  # from the nearer end: torch's own loses digits near 1
+            end = components.loc + components.scale
+            return warped.log() - ((end - inside) / components.scale).log(), warped, is_below, is_above, is_falling
         return self.transform.inv(warped), warped, is_below, is_above, is_falling
 
     def log_prob(self, components, y):
         x, warped, is_below, is_above, _ = self._unwarp(components, y)
-        log_jacobian = self.transform.log_abs_det_jacobian(x, warped) + components.scale.abs().log()
+        if isinstance(self.transform, SigmoidTransform):  # torch's own is off by 1e-9 where |x| > 20
+            log_jacobian = torch.nn.functional.logsigmoid(x) + torch.nn.functional.logsigmoid(-x)
+        else:
+            log_jacobian = self.transform.log_abs_det_jacobian(x, warped)
+        log_jacobian = log_jacobian + components.scale.abs().log()
         return torch.where(is_below | is_above, -torch.inf, self.base.log_prob(components.base, x) - log_jacobian)
 
     def _probability(self, components: Warped, y: Tensor, lower: Any, upper: Any, ends: tuple[float, float]) -> Tensor:
