@@ -91,6 +91,8 @@ def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model.")],
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
     n_components: Annotated[int, typer.Option(help="Components of the mixture.")] = 5,
+    family: Annotated[str, typer.Option(help="Law of a component, such as normal, student_t, gamma.")] = "normal",
+    atoms: Annotated[str, typer.Option(help="Values with a probability of their own, with commas; or auto.")] = "",
     max_epochs: Annotated[int, typer.Option(help="Most passes over the rows.")] = 300,
     random_state: Annotated[int, typer.Option(help="Seed; the same seed gives the same model.")] = 0,
 ) -> None:
@@ -111,7 +113,15 @@ def fit(
         X = data.drop(columns=target + (drop or []))
         if "Unnamed: 0" in X:
             _err.print("note: column 'Unnamed: 0' has no name; if it counts rows, --drop 'Unnamed: 0'", style="yellow")
-        model = MDNRegressor(n_components, max_epochs=max_epochs, random_state=random_state, verbose=True)
+        model = MDNRegressor(
+            n_components,
+            family=family,
+            covariance_type="full" if family in ("normal", "student_t") else "diag",
+            atoms=_atoms(atoms),
+            max_epochs=max_epochs,
+            random_state=random_state,
+            verbose=True,
+        )
         model.fit(X, data[target[0]] if len(target) == 1 else data[target])
         model.save(output)
     _print_info(model, output)
@@ -150,6 +160,16 @@ def _random_state(seed: int) -> np.random.RandomState:
     if not 0 <= seed < 2**32:
         raise MixturaError("E-parameter", f"--random-state {seed}", "0 <= seed < 2**32", "choose another seed")
     return np.random.RandomState(seed)
+
+
+def _atoms(text: str) -> list[float] | str | None:
+    """Numbers with commas, "auto", or None for an empty text."""
+    if text in ("", "auto"):
+        return text or None
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise MixturaError("E-parameter", f"--atoms {text}", "numbers with commas, or auto", "try --atoms 0") from error
 
 
 def _target_names(model: MDNRegressor) -> list[str]:
@@ -224,7 +244,9 @@ def _print_info(model: MDNRegressor, path: Path) -> None:
     features = [column.name or f"x{i}" for i, column in enumerate(model.encoder_.columns_)]
     table.add_row("target", escape(", ".join(_target_names(model))))
     table.add_row(f"features ({len(features)})", escape(", ".join(features)))
-    table.add_row("mixture", f"{model.n_components} components, {model.network_.head.family!r}")
+    table.add_row("mixture", f"{model.n_components} components, {model.family_!r}")
+    if len(model.atoms_):
+        table.add_row("atoms", ", ".join(f"{atom:g}" for atom in model.atoms_))
     table.add_row("rows", f"{report.n_train_rows} to learn from, {report.n_valid_rows} held out")
     kept = "the start" if report.best_epoch < 0 else f"epoch {report.best_epoch}"
     held_out = "held-out NLL" if report.n_valid_rows else "NLL on the training rows"
