@@ -519,9 +519,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         target = self._check_target(y, reset=False)
         with coded("E-input-length", "as many rows in X and y"):
             check_consistent_length(X, target)
-        values = torch.as_tensor(target.values)
+        values = torch.tensor(target.values)
         if target.upper is not None:
-            return -censored_nll(mixture, values, torch.as_tensor(target.upper), reduction="none").numpy()
+            return -censored_nll(mixture, values, torch.tensor(target.upper), reduction="none").numpy()
         return mixture.log_prob(values).numpy()
 
     def sample(

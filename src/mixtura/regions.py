@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from .mixture import Mixture
 
 _ROWS_IN_A_BLOCK = 1_024
-_MOST_STEPS = 1_100
-"""As many as bisection needs from 1 down to the smallest positive number, on the way to an infinite density at 0."""
+_MOST_STEPS = 100
 _ZOOMS, _CUTS = 12, 17
 
 

@@ -164,7 +164,7 @@ def check_support(family: AnyFamily, y: NDArray[np.float64], names: Sequence[str
     for i, part in enumerate(scalar_families(family, columns.shape[1])):
         if not isinstance(part, ScalarFamily):
             return
-        column = torch.as_tensor(columns[:, i])
+        column = torch.tensor(columns[:, i])
         low, high = part.support(part.build(torch.zeros(part.n_raw(None), dtype=torch.float64)))
         is_outside = (column < low) | (column > high)
         if part.is_discrete:
