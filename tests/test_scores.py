@@ -1,6 +1,5 @@
 """Scores against their definitions and known values (nll: test_training.py)."""
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -121,7 +120,9 @@ SINGLE: dict[str, tuple[tuple[float, ...], Callable[[Any], Any]]] = {
 @pytest.mark.parametrize("name", SINGLE)
 def test_crps_agrees_with_scoringrules(name):
     parameters, theirs = SINGLE[name]
-    y = t(0, 1, 2, 7, 15) if name in ("poisson", "negative_binomial") else t(-3.0, 0.1, 0.6, 2.0, 8.5, 20.0)
+    y = t(0, 1, 2, 7, 15) if name in ("poisson", "negative_binomial") else t(0.1, 0.6, 2.0, 8.5)
+    if name not in ("lognormal", "beta"):  # of which theirs is NaN outside the support
+        y = torch.cat([y, t(-3, 20)])
     got = crps(law(name, *parameters).expand(y.shape), y, reduction="none")
     expected = [float(theirs(value)) for value in y.tolist()]
     torch.testing.assert_close(got, t(*expected), rtol=1e-8, atol=1e-10)
@@ -132,7 +133,6 @@ def test_scores_of_normal_mixtures_agree_with_scoringrules():
     m, s, w, obs = (part.numpy() for part in (mixture.components.loc, mixture.components.scale, mixture.weights, y))
     expected = torch.as_tensor(sr.crps_mixnorm(obs, m, s, w))
     torch.testing.assert_close(crps(mixture, y, reduction="none"), expected, rtol=1e-9, atol=1e-12)
-    # theirs weighs the scales too
     reference = -torch.as_tensor(np.log((w * scipy.stats.norm.pdf(obs[:, None], m, s)).sum(-1)))
     torch.testing.assert_close(nll(mixture, y, reduction="none"), reference)
     q = mixture.icdf(torch.tensor(0.3, dtype=F64)).numpy()
@@ -152,7 +152,7 @@ def test_scores_from_moments_and_draws_agree_with_scoringrules(generator):
     theirs = torch.as_tensor(sr.dssuv_ensemble(y.numpy(), draws))
     torch.testing.assert_close(dss(mixture, y, reduction="none"), theirs, rtol=0.02, atol=0.02)
     vectors, z = make_vector(n=2)
-    draws = vectors.sample((3000,), generator).transpose(0, 1).numpy()
+    draws = vectors.sample((2000,), generator).transpose(0, 1).numpy()
     theirs = torch.as_tensor(sr.es_ensemble(z.numpy(), draws))
     torch.testing.assert_close(energy_score(vectors, z, n_draws=600, reduction="none"), theirs, rtol=0.05, atol=0)
     theirs = torch.as_tensor(sr.vs_ensemble(z.numpy(), draws, p=0.5, estimator="nrg")).double()
@@ -192,18 +192,13 @@ def with_atoms(name: str) -> Mixture:
 @pytest.mark.parametrize("name", ATOMIC)
 def test_crps_respects_atoms(name):
     mixture = with_atoms(name)
-    for y in (-5.0, -3.0, 0.0, 2.0, 4.0, 6.0, 30.0):
-        edges = t(-60.0, *sorted({-3.0, 0.0, 4.0, y}), 160.0)
-        if name == "poisson":
-            edges = torch.arange(-60.0, 161.0, dtype=F64)
-        total = 0.0
-        for left, right in itertools.pairwise(edges.tolist()):
-            n = 1 if name == "poisson" else 40_000
-            middle = left + (right - left) * (torch.arange(n, dtype=F64) + 0.5) / n
-            step = (middle >= y).double()
-            total += (mixture.cdf(middle) - step).square().sum().item() * (right - left) / n
-        rel = 1e-4 if name == "student_t" else 1e-5
-        assert crps(mixture, t(y)[0]).item() == pytest.approx(total, rel=rel)
+    n = 1 if name == "poisson" else 20_000
+    for y in (-5.0, 0.0, 2.0, 4.0, 30.0):
+        edges = torch.arange(-60.0, 161.0, dtype=F64) if n == 1 else t(-60.0, *sorted({-3.0, 0.0, 4.0, y}), 160.0)
+        middle = edges[:-1] + edges.diff() * ((torch.arange(n, dtype=F64) + 0.5) / n)[:, None]
+        squares = (mixture.cdf(middle) - (middle >= y).double()).square()
+        expected = (squares.mean(0) * edges.diff()).sum().item()
+        assert crps(mixture, t(y)[0]).item() == pytest.approx(expected, rel=1e-4)
 
 
 # Calibration ----------------------------------------------------------------------------------------------------
@@ -258,7 +253,8 @@ VECTOR_SCORES: dict[str, Callable[..., torch.Tensor]] = {
 @pytest.mark.parametrize("b", [-3.0, 0.01])
 @pytest.mark.parametrize("name", ["normal", "student_t"])
 def test_scores_are_affine_equivariant(name, b):
-    components = get_family(name).build(torch.randn(6, 3, 3 if name == "student_t" else 2, dtype=F64))
+    g = torch.Generator().manual_seed(7)
+    components = get_family(name).build(torch.randn(6, 3, 3 if name == "student_t" else 2, dtype=F64, generator=g))
     mixture, y, a = Mixture(torch.zeros(6, 3, dtype=F64), components), make()[1], 5.0
     moved, y_moved = mixture.affine(a, b), a + b * y
     log_b = math.log(abs(b))
@@ -299,7 +295,7 @@ def test_scores_of_vectors_are_affine_equivariant():
 
 
 @pytest.mark.parametrize("name", SCALAR_SCORES)
-@pytest.mark.parametrize("family", ["normal", "logistic", "gamma"])
+@pytest.mark.parametrize("family", ["normal", "logistic", "lognormal"])
 def test_gradients_agree_with_finite_differences(family, name):
     g = torch.Generator().manual_seed(3)
     score, answer = SCALAR_SCORES[name], get_family(family)
@@ -316,7 +312,8 @@ def test_gradients_with_atoms_agree_with_finite_differences(family):
     y = t(0.3, 1.7).requires_grad_()
     names = ("crps", "quantile_loss", "interval_score", "dss")
     for score in (SCALAR_SCORES[name] for name in names):
-        inputs = (logits, raw, y, atoms) if (score, family) != (crps, "logistic") else (logits, raw, y)
+        # Of quantiles at an atom, and by quadrature, the place of an atom carries no gradient.
+        inputs = (logits, raw, y, atoms) if score is dss or (score, family) == (crps, "normal") else (logits, raw, y)
 
         def loss(a, b, c, *at, score=score):
             return score(Mixture(a, answer.build(b), atoms=at[0] if at else t(0.0, 1.0)), c)
@@ -339,6 +336,8 @@ def test_gradients_of_scores_of_vectors_agree_with_finite_differences(name):
 @pytest.mark.parametrize("family", ["normal", "logistic", "gamma"])
 def test_float32_agrees_with_float64(family, name):
     raw = torch.randn(20, 3, 2, generator=torch.Generator().manual_seed(4))
+    if family == "gamma":
+        raw[..., 1] = -1 - raw[..., 1].abs()  # no concentration of 1/2 or less, where cde_loss is infinite
     logits, y, answer = raw.sum(-1), 0.1 + raw[:, 0, 1].abs(), get_family(family)
     single = SCALAR_SCORES[name](Mixture(logits, answer.build(raw)), y, reduction="none")
     double = SCALAR_SCORES[name](Mixture(logits.double(), answer.build(raw.double())), y.double(), reduction="none")
@@ -352,7 +351,7 @@ def test_scores_are_proper(name, generator):
     score = SCALAR_SCORES[name]
 
     def forecast(weight: float = 0.3, loc: float = 1.0, scale: float = 1.0) -> Mixture:
-        return Mixture(t(weight, 1 - weight).log(), Normal(t(-2.0, loc), t(0.5, scale))).expand((40_000,))
+        return Mixture(t(weight, 1 - weight).log(), Normal(t(-2.0, loc), t(0.5, scale))).expand((20_000,))
 
     y = forecast().sample((), generator)
     best = score(forecast(), y, reduction="none")
@@ -400,14 +399,15 @@ def test_any_batch_shape(family, name, k):
 def test_many_components_and_weights_of_0_and_1():
     g = torch.Generator().manual_seed(6)
     for name, answer in ((name, get_family(name)) for name in ("normal", "logistic")):
-        raw, y = torch.randn(4, 200, 2, dtype=F64, generator=g), torch.randn(4, dtype=F64, generator=g)
-        many = Mixture(torch.zeros(4, 200, dtype=F64), answer.build(raw))
-        x, other = many.sample((100_000,), g), many.sample((100_000,), g)
+        raw, y = torch.randn(1, 200, 2, dtype=F64, generator=g), torch.randn(1, dtype=F64, generator=g)
+        many = Mixture(torch.zeros(1, 200, dtype=F64), answer.build(raw))
+        x, other = many.sample((50_000,), g), many.sample((50_000,), g)
         expected = (x - y).abs().mean(0) - 0.5 * (x - other).abs().mean(0)
         torch.testing.assert_close(crps(many, y, reduction="none"), expected, rtol=0.02, atol=0.02)
-        sure = torch.full((4, 200), -torch.inf, dtype=F64)
+        raw = raw[:, :20]
+        sure = torch.full((1, 20), -torch.inf, dtype=F64)
         sure[:, 7] = 0
-        lone = Mixture(torch.zeros(4, 1, dtype=F64), answer.build(raw[:, 7:8]))
+        lone = Mixture(torch.zeros(1, 1, dtype=F64), answer.build(raw[:, 7:8]))
         for score in SCALAR_SCORES.values():
             got = score(Mixture(sure, answer.build(raw)), y, reduction="none")
             torch.testing.assert_close(got, score(lone, y, reduction="none"), rtol=1e-8, atol=1e-10, msg=name)

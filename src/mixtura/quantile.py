@@ -11,7 +11,7 @@ from .families import ScalarFamily
 
 _MAX_STEPS = 200
 """Bisection alone needs about 75 steps from a bracket 1e6 scales wide; the rest is margin."""
-_STEPS_BETWEEN_SIEVES = 4
+_STEPS_BETWEEN_SIEVES = 2
 
 
 def solve_icdf(
@@ -177,12 +177,12 @@ class _Search:
     """The quantiles still sought, one to a row; all but `family` have N as their first axis."""
 
     family: ScalarFamily
-    logits: Tensor
+    weights: Tensor
     components: Distribution
     tail: Tensor
     """min(level, 1 - level)."""
-    is_upper: Tensor
-    """Whether the level is above one half, so that 1 - F is what must be met."""
+    sign: Tensor
+    """-1 where the level is above one half, so that 1 - F is what must be met, else 1."""
     low: Tensor
     high: Tensor
     y: Tensor
@@ -190,8 +190,11 @@ class _Search:
     """Interquartile range of the narrowest component."""
     step_before: Tensor
     last_step: Tensor
+    was_newton: Tensor
     is_found: Tensor
     is_tie: Tensor
+    ends: Tensor | None = None
+    """Of the supports, shape (N, 2K), where any is finite."""
 
     def take(self, rows: Tensor) -> "_Search":
         """The search for some of the rows."""
@@ -205,16 +208,13 @@ class _Search:
         and compared with the level first; what is left are small tails, each known to full relative precision. Weights
         are rounded, so a difference of a few ulp is none.
         """
-        weights, at = self.logits.exp(), self.y[:, None]
-        cdf, survival = self.family.cdf(self.components, at), self.family.survival(self.components, at)
-        is_left = cdf > 0.5
-        tails = torch.where(is_left, -weights * survival, weights * cdf).sum(-1)
-        weight_left = torch.where(is_left, weights, 0).sum(-1)
-        weight_right = torch.where(is_left, 0, weights).sum(-1)
-        whole = torch.where(self.is_upper, self.tail - weight_right, weight_left - self.tail)
+        tails, side, density = self.family.tail_and_density(self.components, self.y[:, None])
+        # Of the side of the level, the components that lie there wholly, and the tails of all.
+        outside = side * self.sign[:, None]
+        whole = torch.linalg.vecdot(self.weights, outside.clamp(min=0)) - self.tail
         is_even = whole.abs() <= 8 * torch.finfo(whole.dtype).eps * self.tail
-        density = torch.logsumexp(self.logits + self.family.log_prob(self.components, at), -1).exp()
-        return torch.where(is_even, 0, whole) + tails, density, is_even
+        excess = torch.where(is_even, 0, whole) - torch.linalg.vecdot(self.weights, tails * outside)
+        return self.sign * excess, torch.linalg.vecdot(self.weights, density), is_even
 
     def step(self) -> None:
         """One Newton or bisection step for every row."""
@@ -222,9 +222,8 @@ class _Search:
         excess, density, is_even = self.evaluate()
         self.low = torch.where(excess < 0, self.y, self.low)
         self.high = torch.where(excess > 0, self.y, self.high)
-        reached = torch.where(self.is_upper, self.tail - excess, self.tail + excess)
-        ratio = excess / self.tail
-        log_ratio = torch.where(self.is_upper, -torch.log1p(-ratio), torch.log1p(ratio))
+        reached = self.tail + self.sign * excess
+        log_ratio = self.sign * torch.log1p(self.sign * excess / self.tail)
         newton = self.y - log_ratio * reached / density
         is_trusted = (newton >= self.low) & (newton <= self.high)
         is_trusted &= (newton - self.y).abs() <= 0.5 * self.step_before
@@ -234,7 +233,13 @@ class _Search:
         stays = self.is_found | is_tie | (excess == 0)
         self.y = torch.where(stays, self.y, proposal)
         self.is_tie = self.is_tie | is_tie
-        self.is_found = stays | (step <= eps * torch.maximum(self.y.abs(), self.smallest_spread))
+        # Newton's steps shrink quadratically: the next one will be about step * (step / last_step)^2.
+        following = torch.where(is_trusted & self.was_newton, 1e3 * step * (step / self.last_step).square(), step)
+        grain = torch.maximum(self.y.abs(), self.smallest_spread)
+        if self.ends is not None:  # near a finite end of the support, where the density may be infinite
+            grain = torch.minimum(grain, (self.y[:, None] - self.ends).abs().amin(-1))
+        self.is_found = stays | (torch.minimum(step, following) <= eps * grain)
+        self.was_newton = is_trusted
         self.step_before, self.last_step = self.last_step, step
 
 
@@ -268,21 +273,24 @@ def _start(logits: Tensor, family: ScalarFamily, components: Distribution, tail:
     is_found = ~(low.isfinite() & high.isfinite())  # levels 0 and 1
     guess = torch.where(is_present, logits.exp() * quantiles, 0).sum(-1).clamp(low, high)
     y = torch.where(is_found, low, guess)
+    ends = torch.cat(family.support(components), -1)
     margin = 4 * torch.finfo(y.dtype).eps  # the quantiles are rounded
     quarter = torch.full_like(logits, 0.25)
     spread = family.isf(components, quarter) - family.icdf(components, quarter)
     return _Search(
         family=family,
-        logits=logits,
+        weights=logits.exp(),
         components=components,
         tail=tail,
-        is_upper=is_upper,
+        sign=torch.where(is_upper, -torch.ones_like(tail), torch.ones_like(tail)),
         low=low - margin * low.abs(),
         high=high + margin * high.abs(),
         y=y,
+        ends=ends if bool(ends.isfinite().any()) else None,
         smallest_spread=torch.where(is_present, spread, torch.inf).amin(-1),
         step_before=torch.full_like(y, torch.inf),
         last_step=torch.full_like(y, torch.inf),
+        was_newton=torch.zeros_like(is_found),
         is_found=is_found,
         is_tie=torch.zeros_like(is_found),
     )

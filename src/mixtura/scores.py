@@ -26,6 +26,9 @@ from .regions import denser_mass
 
 Reduction = Literal["mean", "none"]
 
+_SEED = 8_191_731
+"""Where no generator is given; not 0, so that observations that a caller drew with that are not drawn alike."""
+
 
 def nll(
     mixture: Mixture, y: Tensor, sample_weight: Tensor | None = None, reduction: Reduction = "mean"
@@ -164,21 +167,24 @@ def crps(
 
 
 def _crps_of_pairs(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Tensor:
-    weights, k = mixture.weights[..., : mixture.n_components], mixture.n_components
-    distance = (weights * family.mean_distance(mixture.components, y.unsqueeze(-1))).sum(-1)
+    k = mixture.n_components
+    # Components first, so that a range of them is one piece of memory.
+    weights = mixture.weights.movedim(-1, 0).contiguous()
+    weights, masses = weights[:k], weights[k:]
+    components = family.map(mixture.components, lambda tensor: tensor.movedim(-1, 0).contiguous())
+    distance = (weights * family.mean_distance(components, y)).sum(0)
     spread = torch.zeros_like(distance)
     for shift in range(k):  # all pairs (j, j + shift), so that nothing of size K * K is held
-        first = family.map(mixture.components, lambda tensor, n=k - shift: tensor[..., :n])
-        second = family.map(mixture.components, lambda tensor, start=shift: tensor[..., start:])
-        pairs = weights[..., : k - shift] * weights[..., shift:] * family.mean_difference(first, second)
-        spread = spread + (0.5 if shift == 0 else 1.0) * pairs.sum(-1)
+        first = family.map(components, lambda tensor, n=k - shift: tensor[:n])
+        second = family.map(components, lambda tensor, start=shift: tensor[start:])
+        pairs = weights[: k - shift] * weights[shift:] * family.mean_difference(first, second)
+        spread = spread + (0.5 if shift == 0 else 1.0) * pairs.sum(0)
     if mixture.atoms is not None:
-        masses = mixture.weights[..., k:]
-        distance = distance + (masses * (mixture.atoms - y.unsqueeze(-1)).abs()).sum(-1)
-        for i in range(mixture.n_atoms):
-            to_atom = (weights * family.mean_distance(mixture.components, mixture.atoms[..., i, None])).sum(-1)
-            between = (masses * (mixture.atoms - mixture.atoms[..., i, None]).abs()).sum(-1)
-            spread = spread + masses[..., i] * (to_atom + 0.5 * between)
+        atoms = mixture.atoms.movedim(-1, 0)
+        distance = distance + (masses * (atoms - y).abs()).sum(0)
+        for atom, mass in zip(atoms, masses, strict=True):
+            to_atom = (weights * family.mean_distance(components, atom)).sum(0)
+            spread = spread + mass * (to_atom + 0.5 * (masses * (atoms - atom).abs()).sum(0))
     return distance - spread
 
 
@@ -197,6 +203,8 @@ def _crps_by_quadrature(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Te
 
 def _crps_by_summation(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Tensor:
     """The same over the whole numbers; beyond those that have any probability it grows by the distance."""
+    if not y.numel():
+        return torch.zeros_like(y)
     flat = mixture.reshape((-1,)) if mixture.batch_shape else mixture.expand((1,))
     flat_y = y.reshape(-1)
     numbers, _ = whole_numbers(family, flat.detach())
@@ -228,7 +236,7 @@ def quantile_loss(
     """
     _scalar(mixture, "quantile_loss")
     _check_rows(mixture, y)
-    gap = mixture.icdf(_level(level)) - y
+    gap = mixture.icdf(_level(level)).to(mixture.dtype) - y
     return _reduced(torch.where(gap > 0, (1 - level) * gap, -level * gap), mixture, sample_weight, reduction)
 
 
@@ -255,7 +263,7 @@ def interval_score(
     _scalar(mixture, "interval_score")
     _check_rows(mixture, y)
     tail = 0.5 * (1 - _level(level).item())
-    lower, upper = mixture.icdf(_level(tail)), mixture.icdf(_level(1 - tail))
+    lower, upper = (mixture.icdf(_level(end)).to(mixture.dtype) for end in (tail, 1 - tail))
     outside = (lower - y).clamp(min=0) + (y - upper).clamp(min=0)
     return _reduced(upper - lower + outside / tail, mixture, sample_weight, reduction)
 
@@ -289,7 +297,9 @@ def cde_loss(
 ) -> Float[Tensor, "..."]:
     """The integral of the squared density less 2 p(y): the integrated squared error of the density up to a constant.
 
-    In closed form for normal mixtures; of other scalar families by quadrature; of counts by summation.
+    In closed form for normal mixtures; of other scalar families by quadrature; of counts by summation. It is infinite,
+    and comes out as some huge number, where a density grows as fast as distance^(-1/2) towards an end of the support
+    (gamma and beta laws with a concentration of 1/2 or less).
 
     Parameters
     ----------
@@ -345,10 +355,14 @@ def _squared_normal(mixture: Mixture) -> Tensor:
 
 def _squared_density(family: ScalarFamily, mixture: Mixture) -> Tensor:
     nodes, weights = quadrature(family, mixture.components)
-    return (weights * mixture.log_prob(nodes).exp().square()).sum(0)
+    # One exponential: in float32 a density that is infinite at an end overflows when squared.
+    log_share = 2 * mixture.log_prob(nodes) + torch.where(weights > 0, weights, 1).log()
+    return torch.where(weights > 0, log_share, -torch.inf).exp().sum(0)
 
 
 def _squared_masses(family: ScalarFamily, mixture: Mixture) -> Tensor:
+    if not mixture.batch_shape.numel():
+        return torch.zeros(mixture.batch_shape, dtype=mixture.dtype, device=mixture.device)
     flat = mixture.reshape((-1,)) if mixture.batch_shape else mixture.expand((1,))
     return whole_numbers(family, flat)[1].square().sum(-1).reshape(mixture.batch_shape)
 
@@ -488,7 +502,7 @@ def _power(gap: Tensor, power: float) -> Tensor:
 
 def _drawn(generator: torch.Generator | None, n_draws: int, mixture: Mixture) -> Callable[[Mixture], Tensor]:
     """Draws of every component of some rows, shape (*B, K * n, D), with gradient."""
-    generator = generator or torch.Generator(mixture.device).manual_seed(0)
+    generator = generator or torch.Generator(mixture.device).manual_seed(_SEED)
 
     def draw(rows: Mixture) -> Tensor:
         many = rows.family.map(rows.components, lambda tensor: tensor.expand(n_draws, *tensor.shape))
@@ -528,7 +542,7 @@ def pit(mixture: Mixture, y: Tensor, generator: torch.Generator | None = None) -
     if mixture.atoms is None and not family.is_discrete:
         return cdf
     before = 1 - mixture.survival(y)
-    generator = generator or torch.Generator(mixture.device).manual_seed(0)
+    generator = generator or torch.Generator(mixture.device).manual_seed(_SEED)
     u = torch.rand(cdf.shape, dtype=cdf.dtype, device=cdf.device, generator=generator)
     return torch.where(cdf - before > 1e-14, before + u * (cdf - before), cdf)
 
@@ -563,7 +577,7 @@ def hdr_level(
         flat = mixture.reshape((-1,)) if mixture.batch_shape else mixture.expand((1,))
         answer = in_blocks(partial(_denser, family), flat.detach(), y.reshape(-1).to(mixture.dtype), block=1024)
         return answer.reshape(y.shape)
-    generator = generator or torch.Generator(mixture.device).manual_seed(0)
+    generator = generator or torch.Generator(mixture.device).manual_seed(_SEED)
     drawn = mixture.log_prob(mixture.sample((n_draws,), generator))
     return (drawn > mixture.log_prob(y)).to(mixture.dtype).mean(0)
 

@@ -166,6 +166,12 @@ class ScalarFamily(Family[Law]):
     def isf(self, components: Law, q: Tensor) -> Tensor:
         """The least y at which the survival function has fallen to `q`."""
 
+    def tail_and_density(self, components: Law, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The lesser of `cdf` and `survival`, -1 where it is the former and 1 where the latter, and the density."""
+        cdf, survival = self.cdf(components, y), self.survival(components, y)
+        side = torch.copysign(torch.ones_like(cdf), cdf - 0.5)
+        return torch.minimum(cdf, survival), side, self.log_prob(components, y).exp()
+
     @abstractmethod
     def third_moment(self, components: Law) -> Tensor:
         """E[(Y - E[Y])^3]; NaN where it does not exist."""

@@ -113,6 +113,12 @@ class NormalFamily(ScalarFamily[Normal]):
     def isf(self, components, q):
         return components.loc - components.scale * torch.special.ndtri(q)
 
+    def tail_and_density(self, components, y):
+        z = (y - components.loc) / components.scale
+        tail = 0.5 * torch.special.erfc(math.sqrt(0.5) * z.abs())
+        density = (-0.5 * z.square() - _HALF_LOG_2PI).exp() / components.scale
+        return tail, torch.copysign(torch.ones_like(z), z), density
+
     def third_moment(self, components):
         return torch.zeros_like(components.loc)
 

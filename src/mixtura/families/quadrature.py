@@ -45,14 +45,14 @@ def quadrature(
     low, high, centre = low.amin(-1), high.amax(-1), middle[0].mean(-1)
     from_low = low.isfinite() & (left > low) & (right <= centre)
     from_high = high.isfinite() & (right < high) & (left >= centre)
+    is_curved = from_low | from_high
     end = torch.where(from_low, low, torch.where(from_high, high, left - 1))
-    start = left - end
-    log_ratio = torch.where(from_low | from_high, ((right - end) / start).log(), 1.0)
+    start, stop = ((part - end).abs().log() for part in (left, torch.where(is_curved, right, left)))
     rule = np.polynomial.legendre.leggauss(n_nodes)
     at, weights = (torch.as_tensor(part).to(points).reshape(-1, 1, *[1] * (left.ndim - 1)) for part in rule)
     at, weights = 0.5 + 0.5 * at, 0.5 * weights
-    distance = start * (at * log_ratio).exp()
-    is_curved = from_low | from_high
-    nodes = torch.where(is_curved, end + distance, left + at * (right - left))
-    weights = weights * torch.where(is_curved, distance * log_ratio, right - left)
+    distance = (start + at * (stop - start)).exp()
+    curved = torch.where(from_low, low + distance, high - distance)
+    nodes = torch.where(is_curved, curved, left + at * (right - left))
+    weights = weights * torch.where(is_curved, distance * (stop - start).abs(), right - left)
     return nodes.flatten(0, 1), weights.flatten(0, 1)

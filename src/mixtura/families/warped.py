@@ -56,7 +56,8 @@ class Warped(Distribution):
     arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore
 
     def __init__(self, base: Distribution, family: ScalarFamily, transform: Transform, loc: Tensor, scale: Tensor):
-        self.base, self.family, self.transform, self.loc, self.scale = base, family, transform, loc, scale
+        self.base, self.family, self.loc, self.scale = base, family, loc, scale
+        self.transform: Any = transform  # a Transform, of which torch's annotations say that it may return None
         super().__init__(base.batch_shape, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Warped":
@@ -100,7 +101,7 @@ class WarpedFamily(ScalarFamily[Warped]):
     """
 
     base: ScalarFamily = field(default_factory=NormalFamily)
-    transform: Transform = field(default_factory=SigmoidTransform)
+    transform: Any = field(default_factory=SigmoidTransform)
     unit: float = 1.0
     closed_under = "scale"
     name = "warped"
