@@ -20,7 +20,8 @@ def typechecker(function: Callable) -> Callable:
 if "mixtura" in sys.modules:
     raise ImportError("mixtura was imported before its types could be checked")
 # All layers that handle tensors; the estimator takes anything, and answers with coded errors.
-TYPED = ["families", "quantile", "blocks", "batch", "scalar", "vector", "mixture", "scores", "nets", "training", "tables", "targets", "storage", "datasets"]
+TYPED = ["families", "quantile", "blocks", "batch", "scalar", "vector", "mixture", "scores", "nets", "training"]
+TYPED += ["tables", "targets", "storage", "datasets"]
 install_import_hook([f"mixtura.{module}" for module in TYPED], "conftest.typechecker")
 
 import pytest  # noqa: E402

@@ -68,8 +68,8 @@ def decompose(
         raise MixturaError(
             "E-covariance-angle", "angles", "coordinates on the line", "ask the mutual information alone"
         )
-    share = torch.ones(len(mixtures)) if weights is None else torch.as_tensor(weights)
-    share = (share / share.sum()).to(pool.logits)
+    share = (torch.ones(len(mixtures)) if weights is None else torch.as_tensor(weights)).to(pool.logits)
+    share = share / share.sum()
     shape = pool.batch_shape + pool.event_shape
     means, variances = (
         torch.stack([getattr(member, name).expand(shape) for member in mixtures], -1) for name in ("mean", "variance")

@@ -15,7 +15,7 @@ from .modes import Peaks, by_row, find_peaks, log_height, log_prob_and_slope, su
 if TYPE_CHECKING:
     from .mixture import Mixture
 
-_ROWS_IN_A_BLOCK = 1_024
+_ROWS_IN_A_BLOCK = 8_192
 _MOST_STEPS = 100
 _ZOOMS, _CUTS = 12, 17
 
