@@ -160,15 +160,15 @@ class Mixture(ScalarAnswers, VectorAnswers):
     def _moments(self, order: int) -> list[Tensor]:
         """Mean, variance, third central moment, as far as `order`."""
         k = self.n_components
-        inner = self.continuous
-        moments = [self.family.mean(inner.weights, self.components)]
+        within = self.continuous.weights
+        moments = [self.family.mean(within, self.components)]
         if order > 1:
-            moments.append(self.family.variance(inner.weights, self.components))
+            moments.append(self.family.variance(within, self.components, moments[0]))
         if order > 2:
             distance = self.components.mean - moments[0].unsqueeze(-1)
             third = self._scalar_family("skewness").third_moment(self.components)
             third = third + 3 * distance * self.components.variance + distance**3
-            moments.append((inner.weights * third).sum(-1))
+            moments.append((within * third).sum(-1))
         if self.atoms is None:
             return moments
         at_atoms, inside = self.weights[..., k:], self.weights[..., :k].sum(-1)

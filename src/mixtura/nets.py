@@ -156,14 +156,13 @@ class MixtureHead(nn.Module):
         MixturaError
             ``E-head-parameter`` for a mixture of another family or number of components or atoms.
         """
-        event_size = mixture.event_shape[0] if mixture.event_shape else None
-        sizes = (mixture.n_components, mixture.n_components + mixture.n_atoms, mixture.family.n_raw(event_size))
-        is_alike = sizes == (self.n_components, self.n_weights, self.n_raw)
-        if mixture.batch_shape or not is_alike or not self.family.owns(mixture.components):
+        sizes = (mixture.n_components, mixture.n_components + mixture.n_atoms)
+        is_alike = sizes == (self.n_components, self.n_weights) and self.family.owns(mixture.components)
+        raw = self.family.unbuild(mixture.components, self.scale_floor) if is_alike else torch.empty(0)
+        if mixture.batch_shape or raw.shape[-1:] != (self.n_raw,):
             expected = f"one mixture of {self.n_components} components of {self.family!r} and as many atoms"
             raise MixturaError("E-head-parameter", f"{mixture!r}", expected, "make it with this head's family")
         weights = (mixture.weights - self.weight_floor).clamp(min=1e-6 / self.n_weights)
-        raw = self.family.unbuild(mixture.components, self.scale_floor)
         self.linear.bias.copy_(torch.cat([weights.log(), raw.flatten()]))
         self.linear.weight.mul_(gain)
 

@@ -114,10 +114,10 @@ class Family(ABC, Generic[Law]):
         anchor = components.mean.select(axis, 0)
         return anchor + (weights * (components.mean - anchor.unsqueeze(axis))).sum(axis)
 
-    def variance(self, weights: Tensor, components: Law) -> Tensor:
-        """Variance of that mixture, elementwise: mean of the components' variances plus variance of their means."""
+    def variance(self, weights: Tensor, components: Law, mean: Tensor) -> Tensor:
+        """Variance of the mixture with this mean: mean of the components' variances plus variance of their means."""
         axis = -1 - len(components.event_shape)
-        between = (components.mean - self.mean(weights, components).unsqueeze(axis)).square()
+        between = (components.mean - mean.unsqueeze(axis)).square()
         weights = weights.reshape(weights.shape + (1,) * (-1 - axis))
         return (weights * (components.variance + between)).sum(axis)
 

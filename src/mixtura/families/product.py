@@ -116,9 +116,9 @@ class ProductFamily(VectorFamily[Product]):
         parts = zip(self.families, components.laws, strict=True)
         return torch.stack([family.mean(weights, law) for family, law in parts], -1)
 
-    def variance(self, weights, components):
-        parts = zip(self.families, components.laws, strict=True)
-        return torch.stack([family.variance(weights, law) for family, law in parts], -1)
+    def variance(self, weights, components, mean):
+        parts = zip(self.families, components.laws, mean.unbind(-1), strict=True)
+        return torch.stack([family.variance(weights, law, part) for family, law, part in parts], -1)
 
     def covariance(self, components):
         """Diagonal, with circular variances for angles."""

@@ -290,7 +290,9 @@ def invert(
     y = torch.minimum(low + (log_level - log_density(low)).exp(), low + 0.5 * (high - low))
     eps = torch.finfo(y.dtype).eps
     before = last = torch.full_like(y, torch.inf)
-    is_found = torch.zeros_like(y, dtype=torch.bool)
+    is_end = (log_level == -torch.inf) | (log_level == 0)
+    y = torch.where(is_end, torch.where(log_level == 0, high, low), y)
+    is_found = is_end.clone()
     for _ in range(_MAX_STEPS):
         reached = log_lower(y)
         excess = reached - log_level

@@ -147,7 +147,7 @@ class VonMisesFamily(ScalarFamily[VonMises]):
         low, high = components.low[..., 0], components.high[..., 0]
         return wrap(anchor + components.unit[..., 0] * towards, low, high)
 
-    def variance(self, weights, components):
+    def variance(self, weights, components, mean):
         """Square of the circular standard deviation, from the mean resultant's length."""
         _, _, shortfall = self._resultant(weights, components)
         return -2 * components.unit[..., 0].square() * torch.log1p(-shortfall)
