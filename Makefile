@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraint
 # Small networks are slower on many threads, and two test processes share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help demo test test-statistical lint format bench docs clean
+.PHONY: help demo test test-statistical lint format bench bench-queries docs clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -45,8 +45,12 @@ format: .venv/lint  ## Let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/test  ## Precision of log_prob, cdf and icdf against mpmath
+bench: .venv/test  ## Precision of every answer against mpmath (about three minutes)
 	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/families.py
+
+bench-queries: .venv/test  ## Speed and memory of the answers beside peers (about ten minutes)
+	$(BIN)/python benchmarks/queries.py
 
 docs: .venv/docs  ## The documentation as a site in site/; warnings are errors
 	$(BIN)/mkdocs build --strict
