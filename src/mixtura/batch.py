@@ -121,22 +121,22 @@ class MixtureBatch(Distribution):
 
     def __getitem__(self: Batch, index: Any) -> Batch:
         """The mixtures at `index` of the batch, by torch's rules of indexing."""
-        n_axes = len(index) if isinstance(index, tuple) else 1
+        n_batch_axes = len(self.batch_shape)
         parts = index if isinstance(index, tuple) else (index,)
-        if (
-            n_axes <= len(self.batch_shape)
-            and all(isinstance(part, slice | Tensor) for part in parts[:1])
-            and ((n_axes == 1 and len(self.batch_shape) == 1) or all(isinstance(part, slice) for part in parts))
-        ):
+        are_slices = len(parts) <= n_batch_axes and all(isinstance(part, slice) for part in parts)
+        if are_slices or (n_batch_axes == 1 and isinstance(index, Tensor)):  # the trailing axes are not touched
             return self._map(lambda tensor: tensor[index])
         rows = torch.arange(math.prod(self.batch_shape), device=self.device).reshape(self.batch_shape)[index]
-        n_batch_axes = len(self.batch_shape)
         return self._map(lambda tensor: tensor.flatten(0, n_batch_axes - 1)[rows] if n_batch_axes else tensor[index])
 
     def reshape(self: Batch, batch_shape: Sequence[int]) -> Batch:
         """The same mixtures with their batch axes arranged otherwise, as `torch.reshape` does."""
         n_batch_axes = len(self.batch_shape)
         return self._map(lambda tensor: tensor.reshape(*batch_shape, *tensor.shape[n_batch_axes:]))
+
+    def flat(self: Batch) -> Batch:
+        """The same mixtures along one batch axis, of length 1 where there was none."""
+        return self.reshape((-1,)) if self.batch_shape else self.expand((1,))
 
     def __len__(self) -> int:
         """Length of the first batch axis."""

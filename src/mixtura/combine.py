@@ -76,7 +76,7 @@ def reduced(mixture: Mixture, n_components: int) -> Mixture:
     if n_components >= k:
         return mixture
     family = mixture.family
-    flat = mixture.reshape((-1,)) if mixture.batch_shape else mixture.expand((1,))
+    flat = mixture.flat()
     weights, mean = flat.weights[:, :k], flat.components.mean
     if isinstance(family, VectorFamily):
         covariance = family.covariance(flat.components)

@@ -38,7 +38,7 @@ def entropy(mixture: Mixture, n_draws: int, generator: torch.Generator | None) -
 
     def answer(rows: Mixture) -> Tensor:
         if family.is_discrete:
-            _, mass = whole_numbers(family, rows.reshape((-1,)) if rows.batch_shape else rows.expand((1,)))
+            _, mass = whole_numbers(family, rows.flat())
             total = -torch.special.xlogy(mass, mass).sum(-1).reshape(rows.batch_shape)
             return torch.stack([total, torch.full_like(total, 1e-10)], -1)  # 2e-12 of the probability is left out
         inner = rows.continuous

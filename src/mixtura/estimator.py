@@ -323,7 +323,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         report.train_nll = [loss + learned for loss in report.train_nll]
         report.valid_nll = [loss + judged for loss in report.valid_nll]
         report.start_nll += judged
-        if len(self.atoms_) and self.atoms is not None:
+        if len(self.atoms_):
             shares = [weight[target.values == atom].sum() / weight.sum() for atom in self.atoms_]
             told = ", ".join(f"{atom:g} ({share:.1%})" for atom, share in zip(self.atoms_, shares, strict=True))
             report.events.insert(0, f"atoms, with their shares of the rows: {told}")
@@ -390,12 +390,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     def _rows(self, encoded: NDArray[np.float64], target: Target, weight: NDArray[np.float64]) -> Rows:
         """Rows in the network's units, float32; an atom is to the bit what the network's head has for it."""
         x, weight32 = (torch.as_tensor(part, dtype=torch.float32) for part in (encoded, weight))
-        y = into_support(self._network_family(), self._standardise(target.values))
+        family = self._network_family()
+        y = into_support(family, self._standardise(target.values))
         for atom, standardised in zip(self.atoms_, self._network_atoms(), strict=True):
             y = torch.where(torch.as_tensor(target.values == atom), standardised, y)
         if target.upper is None:
             return Rows(x, y, weight32)
-        upper = into_support(self._network_family(), self._standardise(target.upper))
+        upper = into_support(family, self._standardise(target.upper))
         return Rows(x, y, weight32, torch.where(torch.as_tensor(target.values == target.upper), y, upper))
 
     def _standardise(self, values: NDArray[np.float64]) -> Tensor:

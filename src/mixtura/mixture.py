@@ -330,7 +330,7 @@ class Mixture(ScalarAnswers, VectorAnswers):
         (2, [-5.67, 4.33])
         """
         family = self._scalar_family("highest_density_region")
-        return densest_region(self, family, self._checked_level(level))[0]
+        return densest_region(family, self, self._checked_level(level))[0]
 
     def hdr_threshold(
         self, level: Tensor | float, n_draws: int = 4096, generator: torch.Generator | None = None
@@ -350,7 +350,7 @@ class Mixture(ScalarAnswers, VectorAnswers):
         """
         level = self._checked_level(level)
         if isinstance(self.family, ScalarFamily):
-            return densest_region(self, self.family, level)[1]
+            return densest_region(self.family, self, level)[1]
         return drawn_threshold(self, level, n_draws, generator)
 
     def in_hdr(

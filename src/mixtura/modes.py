@@ -229,7 +229,7 @@ def _roots(family: ScalarFamily, mixture: Mixture, row: Tensor, low: Tensor, hig
 @torch.no_grad()
 def find_modes(mixture: Mixture) -> Modes:
     """The modes of a mixture; see `Mixture.modes`."""
-    flat = mixture.detach().reshape((-1,)) if mixture.batch_shape else mixture.detach().expand((1,))
+    flat = mixture.detach().flat()
     family = mixture.family
     if isinstance(family, ScalarFamily):
         ask = partial(_whole_modes if family.is_discrete else _scalar_modes, family)
@@ -239,7 +239,7 @@ def find_modes(mixture: Mixture) -> Modes:
         step = max(1, _ROWS_IN_A_BLOCK // mixture.n_components**2)
     parts = [ask(flat[start : start + step]) for start in range(0, len(flat), step)] or [ask(flat)]
     width = max(loc.shape[1] for loc, _, _ in parts)
-    loc, height, mass = (torch.cat([_widen(part, width) for part in column]) for column in zip(*parts, strict=True))
+    loc, height, mass = (torch.cat([widen(part, width) for part in column]) for column in zip(*parts, strict=True))
     order = torch.where(mass.isnan(), -1, mass).argsort(dim=-1, descending=True, stable=True)
     at = order.reshape(*order.shape, *[1] * (loc.ndim - 2))
     loc, height, mass = loc.take_along_dim(at, 1), height.take_along_dim(order, 1), mass.take_along_dim(order, 1)
@@ -249,7 +249,7 @@ def find_modes(mixture: Mixture) -> Modes:
     return Modes(loc, height, mass, count.reshape(batch))
 
 
-def _widen(part: Tensor, width: int) -> Tensor:
+def widen(part: Tensor, width: int) -> Tensor:
     """(rows, n, ...) filled up to (rows, width, ...) with NaN."""
     filler = part.new_full((part.shape[0], width - part.shape[1], *part.shape[2:]), torch.nan)
     return torch.cat([part, filler], 1)

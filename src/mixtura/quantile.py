@@ -113,10 +113,7 @@ def _solve_whole(
     k = components.batch_shape[-1]
     weights, masses = logits[:, :k].exp(), logits[:, k:].exp()
     is_present = logits > -torch.inf
-    quantiles = torch.where(
-        is_upper[:, None], family.isf(components, tail[:, None]), family.icdf(components, tail[:, None])
-    )
-    ends = torch.cat([quantiles, atoms], -1)
+    ends = torch.cat([_own_quantiles(family, components, tail, is_upper), atoms], -1)
     low = torch.where(is_present, ends, torch.inf).amin(-1) - 2
     high = torch.where(is_present, ends, -torch.inf).amax(-1) + 2
     is_open = (tail <= 0) | ~(low.isfinite() & high.isfinite())
@@ -131,6 +128,12 @@ def _solve_whole(
         is_reached = torch.where(is_upper, survival <= tail * (1 + eps), cdf >= tail * (1 - eps))
         low, high = torch.where(is_reached, low, middle), torch.where(is_reached, middle, high)
     return torch.where(is_open, y, high)
+
+
+def _own_quantiles(family: ScalarFamily, components: Distribution, tail: Tensor, is_upper: Tensor) -> Tensor:
+    """Each component's quantile at the level, shape (n, K)."""
+    at = tail[:, None]
+    return torch.where(is_upper[:, None], family.isf(components, at), family.icdf(components, at))
 
 
 def attach_gradient(
@@ -265,9 +268,7 @@ def _solve(logits: Tensor, family: ScalarFamily, components: Distribution, tail:
 def _start(logits: Tensor, family: ScalarFamily, components: Distribution, tail: Tensor, is_upper: Tensor) -> _Search:
     """The bracket between the components' own quantiles, and their weighted mean as the first guess."""
     is_present = logits > -torch.inf
-    quantiles = torch.where(
-        is_upper[:, None], family.isf(components, tail[:, None]), family.icdf(components, tail[:, None])
-    )
+    quantiles = _own_quantiles(family, components, tail, is_upper)
     low = torch.where(is_present, quantiles, torch.inf).amin(-1)
     high = torch.where(is_present, quantiles, -torch.inf).amax(-1)
     is_found = ~(low.isfinite() & high.isfinite())  # levels 0 and 1

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .families import ScalarFamily
-from .modes import Peaks, by_row, find_peaks, log_height, log_prob_and_slope, support_ends, whole_numbers
+from .modes import Peaks, by_row, find_peaks, log_height, log_prob_and_slope, support_ends, whole_numbers, widen
 
 if TYPE_CHECKING:
     from .mixture import Mixture
@@ -180,7 +180,7 @@ def _densest(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[Ten
     return lower, upper, log_edge
 
 
-def _scalar_region(mixture: Mixture, family: ScalarFamily, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _scalar_region(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Lower and upper ends of mixtures with one batch axis, and their log density at the edge."""
     if family.is_discrete:
         return _densest_numbers(family, mixture, level)
@@ -220,7 +220,7 @@ def _densest_numbers(family: ScalarFamily, mixture: Mixture, level: Tensor) -> t
 
 
 @torch.no_grad()
-def densest_region(mixture: Mixture, family: ScalarFamily, level: Tensor) -> tuple[Region, Tensor]:
+def densest_region(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[Region, Tensor]:
     """The highest-density region of scalar mixtures, and the log density at its edge; see `Mixture`.
 
     Parameters
@@ -228,16 +228,13 @@ def densest_region(mixture: Mixture, family: ScalarFamily, level: Tensor) -> tup
     level
         In (0, 1), shape batch_shape.
     """
-    flat = mixture.detach().reshape((-1,)) if mixture.batch_shape else mixture.detach().expand((1,))
+    flat = mixture.detach().flat()
     step = 64 if family.is_discrete else _ROWS_IN_A_BLOCK
     levels = level.reshape(-1)
     blocks = range(0, len(flat), step) if len(flat) else [0]
-    parts = [_scalar_region(flat[start : start + step], family, levels[start : start + step]) for start in blocks]
+    parts = [_scalar_region(family, flat[start : start + step], levels[start : start + step]) for start in blocks]
     width = max(lower.shape[1] for lower, _, _ in parts)
-    lower, upper = (
-        torch.cat([torch.nn.functional.pad(part[i], (0, width - part[i].shape[1]), value=torch.nan) for part in parts])
-        for i in (0, 1)
-    )
+    lower, upper = (torch.cat([widen(part[i], width) for part in parts]) for i in (0, 1))
     size = (upper - lower + (1 if family.is_discrete else 0)).nansum(-1)
     log_edge = torch.cat([part[2] for part in parts]).reshape(mixture.batch_shape)
     lower, upper = (end.reshape(*mixture.batch_shape, width) for end in (lower, upper))
@@ -245,7 +242,7 @@ def densest_region(mixture: Mixture, family: ScalarFamily, level: Tensor) -> tup
 
 
 @torch.no_grad()
-def denser_mass(mixture: Mixture, family: ScalarFamily, y: Tensor) -> Tensor:
+def denser_mass(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Tensor:
     """P(p(Y) > p(y)) of scalar mixtures with one batch axis, y of shape (n,): exact."""
     if family.is_discrete:
         _, mass = whole_numbers(family, mixture)

@@ -205,7 +205,7 @@ def _crps_by_summation(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Ten
     """The same over the whole numbers; beyond those that have any probability it grows by the distance."""
     if not y.numel():
         return torch.zeros_like(y)
-    flat = mixture.reshape((-1,)) if mixture.batch_shape else mixture.expand((1,))
+    flat = mixture.flat()
     flat_y = y.reshape(-1)
     numbers, _ = whole_numbers(family, flat.detach())
     inside = flat_y.clamp(numbers[0].item(), numbers[-1].item())
@@ -363,7 +363,7 @@ def _squared_density(family: ScalarFamily, mixture: Mixture) -> Tensor:
 def _squared_masses(family: ScalarFamily, mixture: Mixture) -> Tensor:
     if not mixture.batch_shape.numel():
         return torch.zeros(mixture.batch_shape, dtype=mixture.dtype, device=mixture.device)
-    flat = mixture.reshape((-1,)) if mixture.batch_shape else mixture.expand((1,))
+    flat = mixture.flat()
     return whole_numbers(family, flat)[1].square().sum(-1).reshape(mixture.batch_shape)
 
 
@@ -574,16 +574,12 @@ def hdr_level(
     _check_rows(mixture, y)
     family = mixture.family
     if isinstance(family, ScalarFamily):
-        flat = mixture.reshape((-1,)) if mixture.batch_shape else mixture.expand((1,))
-        answer = in_blocks(partial(_denser, family), flat.detach(), y.reshape(-1).to(mixture.dtype), block=1024)
+        flat = mixture.flat()
+        answer = in_blocks(partial(denser_mass, family), flat.detach(), y.reshape(-1).to(mixture.dtype), block=1024)
         return answer.reshape(y.shape)
     generator = generator or torch.Generator(mixture.device).manual_seed(_SEED)
     drawn = mixture.log_prob(mixture.sample((n_draws,), generator))
     return (drawn > mixture.log_prob(y)).to(mixture.dtype).mean(0)
-
-
-def _denser(family: ScalarFamily, rows: Mixture, y: Tensor) -> Tensor:
-    return denser_mass(rows, family, y)
 
 
 @torch.no_grad()

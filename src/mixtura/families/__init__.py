@@ -7,7 +7,7 @@ from typing import Any
 from torch.distributions import Distribution, ExpTransform, SigmoidTransform, Transform
 
 from ..errors import MixturaError
-from .base import AnyFamily, Family, ScalarFamily, VectorFamily
+from .base import AnyFamily, BoundedFamily, Family, ScalarFamily, VectorFamily
 from .beta import BetaFamily, ScaledBeta
 from .counts import NegativeBinomialFamily, PoissonFamily
 from .gamma import GammaFamily
@@ -148,7 +148,7 @@ _TRANSFORMS: dict[str, Callable[..., Transform]] = {
 def _describe_transform(transform: Transform) -> dict[str, Any]:
     if isinstance(transform.inv, BoxCoxTransform):
         return {"transform": "inverse box-cox", "options": [transform.inv.lmbda]}
-    for name, kind in (("exp", ExpTransform), ("sigmoid", SigmoidTransform)):
+    for name, kind in _TRANSFORMS.items():
         if type(transform) is kind:
             return {"transform": name, "options": []}
     raise MixturaError("E-save-family", f"the transform {transform}", "exp, sigmoid or Box-Cox", "save its base alone")
@@ -176,6 +176,7 @@ __all__ = [
     "AsymmetricLaplace",
     "AsymmetricLaplaceFamily",
     "BetaFamily",
+    "BoundedFamily",
     "BoxCoxTransform",
     "DiagNormalFamily",
     "Family",

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
@@ -192,14 +192,6 @@ class ScalarFamily(Family[Law]):
             (slope,) = torch.autograd.grad(self.log_prob(components, y).sum(), y)
         return slope
 
-    def settle(self, components: Law) -> Law:
-        bounds = getattr(self, "bounds", None)
-        if bounds is None:
-            return components
-        # Where they are an option, the ends are the last two parameters of the components.
-        low, high = (torch.full_like(components.mean, end) for end in bounds)
-        return self.from_parameters(*self.parameters(components)[:-2], low, high)
-
     def mean_distance(self, components: Law, y: Tensor) -> Tensor:
         """E|X - y|."""
         raise NotImplementedError
@@ -207,6 +199,31 @@ class ScalarFamily(Family[Law]):
     def mean_difference(self, first: Law, second: Law) -> Tensor:
         """E|X - Y| of independent X and Y, pair by pair."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True, repr=False)
+class BoundedFamily(ScalarFamily[Law]):
+    """A family of scalar laws whose support is an option; its two ends are the last `parameters` of the components."""
+
+    bounds: tuple[float, float]
+    """The ends of the support."""
+
+    def moved(self, a: Sequence[float], b: Sequence[float]) -> "BoundedFamily[Law]":
+        low, high = sorted(a[0] + b[0] * end for end in self.bounds)
+        return replace(self, bounds=(low, high))
+
+    def moved_ends(self, components: Law, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Both ends of the support of a + b*Y."""
+        ends = [a + b * end for end in self.support(components)]
+        return torch.minimum(*ends), torch.maximum(*ends)
+
+    def settle(self, components: Law) -> Law:
+        low, high = (torch.full_like(components.mean, end) for end in self.bounds)
+        return self.from_parameters(*self.parameters(components)[:-2], low, high)
+
+    def support(self, components: Law) -> tuple[Tensor, Tensor]:
+        low, high = self.parameters(components)[-2:]
+        return low, high
 
 
 class VectorFamily(Family[Law]):

@@ -1,14 +1,14 @@
 """The beta law of a scalar target on an interval: shares, percentages, bounded scores."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from .base import ScalarFamily
+from .base import BoundedFamily
 from .gamma import shares, standard_gamma
+from .normal import smallest_scale
 from .special import betainc, betaincinv, log_beta_density, log_betainc
 
 _SMALLEST_CONCENTRATION, _LARGEST_CONCENTRATION = 1e-3, 1e8
@@ -60,7 +60,7 @@ class ScaledBeta(Distribution):
 
 
 @dataclass(frozen=True, repr=False)
-class BetaFamily(ScalarFamily[ScaledBeta]):
+class BetaFamily(BoundedFamily[ScaledBeta]):
     """The beta law on an interval: 2 raw parameters, of its mean and of its spread, both through a sigmoid.
 
     The spread is the standard deviation that a law centred in the support would have, as a fraction of half the
@@ -120,8 +120,7 @@ class BetaFamily(ScalarFamily[ScaledBeta]):
         log_x, log_xc = (share * x.log()[:, None]).sum(0), (share * xc.log()[:, None]).sum(0)
         mean, mean_c = (share * x[:, None]).sum(0), (share * xc[:, None]).sum(0)
         variance = (share * (x[:, None] - mean).square()).sum(0)
-        spread = x.std(correction=0)
-        smallest = (1e-3 * torch.where(spread > 0, spread, 1)).square()
+        smallest = smallest_scale(x[:, None]).square()
         largest = (mean * mean_c / smallest).clamp(max=_LARGEST_CONCENTRATION)
         total = (mean * mean_c / torch.maximum(variance, smallest) - 1).clamp(min=0.1).minimum(largest)
         a, b = total * mean, total * mean_c
@@ -184,9 +183,6 @@ class BetaFamily(ScalarFamily[ScaledBeta]):
         share = 2 * (a / total) * (b / total) * ((b - a) / total)
         return (components.high - components.low) ** 3 * share / ((total + 1) * (total + 2))
 
-    def support(self, components):
-        return components.low, components.high
-
     def sample(self, components, generator=None):
         shapes = components.concentration1, components.concentration0
         # Logarithms, because draws from small concentrations underflow: G(a) is G(a + 1) * U^(1/a) in law.
@@ -199,13 +195,8 @@ class BetaFamily(ScalarFamily[ScaledBeta]):
 
     def affine(self, components, a, b) -> ScaledBeta:
         shape1, shape0 = components.concentration1, components.concentration0
-        ends = a + b * components.low, a + b * components.high
         first, last = torch.where(b > 0, shape1, shape0), torch.where(b > 0, shape0, shape1)
-        return self.from_parameters(first, last, torch.minimum(*ends), torch.maximum(*ends))
-
-    def moved(self, a: Sequence[float], b: Sequence[float]) -> "BetaFamily":
-        low, high = sorted(a[0] + b[0] * end for end in self.bounds)
-        return BetaFamily((low, high))
+        return self.from_parameters(first, last, *self.moved_ends(components, a, b))
 
 
 def _dtype(components: ScaledBeta, y: Tensor) -> torch.dtype:

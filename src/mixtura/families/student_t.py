@@ -9,7 +9,7 @@ from torch.distributions import Distribution, StudentT
 
 from .base import ScalarFamily
 from .gamma import shares, standard_gamma
-from .normal import positive, standard_normal, unpositive, weighted_moments
+from .normal import positive, smallest_scale, standard_normal, unpositive, weighted_moments
 from .special import betainc, betaincinv, deviance, log_betainc, stirling_error
 
 _SMALLEST_RAW_DF, _LARGEST_RAW_DF = -7.0, 14.0
@@ -58,8 +58,7 @@ class StudentTFamily(ScalarFamily[StudentT]):
         share = shares(weights)
         loc, covariance = weighted_moments(y[:, None], share)
         loc, scale = loc[:, 0], covariance[:, 0, 0].sqrt()
-        spread = y.std(correction=0)
-        floor = 1e-3 * torch.where(spread > 0, spread, 1)
+        floor = smallest_scale(y[:, None])
         log_df, stride = torch.full_like(loc, math.log(4.0)), torch.ones_like(loc)
         was_up = torch.ones_like(loc, dtype=torch.bool)
         for _ in range(_FIT_STEPS):

@@ -1,7 +1,7 @@
 """The normal law cut off at one or both ends."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from .base import ScalarFamily
+from .base import BoundedFamily
 from .normal import positive, smallest_scale, unpositive, weighted_moments
 
 _FAR = 40.0
@@ -88,7 +88,7 @@ class TruncatedNormal(Distribution):
 
 
 @dataclass(frozen=True, repr=False)
-class TruncatedNormalFamily(ScalarFamily[TruncatedNormal]):
+class TruncatedNormalFamily(BoundedFamily[TruncatedNormal]):
     """N(loc, scale^2) given that it falls within bounds: 2 raw parameters, of loc and of scale of the uncut law.
 
     Its loc may lie far outside the bounds, where the law nears an exponential one; everything is computed relative to
@@ -157,9 +157,6 @@ class TruncatedNormalFamily(ScalarFamily[TruncatedNormal]):
     def from_parameters(self, *parameters: Tensor) -> TruncatedNormal:
         return TruncatedNormal(*parameters, validate_args=False)
 
-    def support(self, components):
-        return components.low, components.high
-
     def log_prob(self, components, y):
         is_inside = (y >= components.low) & (y <= components.high) & y.isfinite()
         drop = _log_drop(components, torch.where(is_inside, y, components.mode))
@@ -225,13 +222,8 @@ class TruncatedNormalFamily(ScalarFamily[TruncatedNormal]):
         return self.icdf(components, level)
 
     def affine(self, components, a, b) -> TruncatedNormal:
-        ends = a + b * components.low, a + b * components.high
-        low, high = torch.minimum(*ends), torch.maximum(*ends)
+        low, high = self.moved_ends(components, a, b)
         return self.from_parameters(a + b * components.loc, b.abs() * components.scale, low, high)
-
-    def moved(self, a: Sequence[float], b: Sequence[float]) -> "TruncatedNormalFamily":
-        low, high = sorted(a[0] + b[0] * end for end in self.bounds)
-        return TruncatedNormalFamily((low, high))
 
 
 def ratio(difference: Tensor, scale: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """The von Mises law of an angle, or of anything else that comes back to where it began: the hour, the day of year."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from .base import ScalarFamily
+from .base import BoundedFamily
 from .normal import positive, unpositive
 from .truncated_normal import invert
 
@@ -64,7 +63,7 @@ class VonMises(Distribution):
 
 
 @dataclass(frozen=True, repr=False)
-class VonMisesFamily(ScalarFamily[VonMises]):
+class VonMisesFamily(BoundedFamily[VonMises]):
     """The normal law's counterpart on a circle: 3 raw parameters, a direction (2) and of scale (Mardia 1972).
 
     The first two point from the centre towards loc, so that no wrap is in the way of learning; (1, 0) is the middle of
@@ -137,9 +136,6 @@ class VonMisesFamily(ScalarFamily[VonMises]):
 
     def from_parameters(self, *parameters: Tensor) -> VonMises:
         return VonMises(*parameters, validate_args=False)
-
-    def support(self, components):
-        return components.low, components.high
 
     def mean(self, weights, components):
         """Direction of the mean resultant."""
@@ -225,13 +221,8 @@ class VonMisesFamily(ScalarFamily[VonMises]):
         return wrap(components.mean + deviation, components.low, components.high)
 
     def affine(self, components, a, b) -> VonMises:
-        ends = a + b * components.low, a + b * components.high
-        low, high = torch.minimum(*ends), torch.maximum(*ends)
+        low, high = self.moved_ends(components, a, b)
         return self.from_parameters(a + b * components.loc, components.concentration, low, high)
-
-    def moved(self, a: Sequence[float], b: Sequence[float]) -> "VonMisesFamily":
-        low, high = sorted(a[0] + b[0] * end for end in self.bounds)
-        return VonMisesFamily((low, high))
 
 
 def wrap(y: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -73,7 +73,8 @@ class Warped(Distribution):
     @property
     def mean(self) -> Tensor:
         """By quadrature; not meaningful where the expectation does not exist."""
-        return self.loc + self.scale * self._moment(0.0, 1)
+        values, masses = self._values()
+        return self.loc + self.scale * (masses * values).sum(0)
 
     @property
     def variance(self) -> Tensor:
@@ -82,13 +83,14 @@ class Warped(Distribution):
 
     def central_moment(self, order: int) -> Tensor:
         """Of transform(X)."""
-        return self._moment(self._moment(0.0, 1), order)
+        values, masses = self._values()
+        return (masses * (values - (masses * values).sum(0)) ** order).sum(0)
 
-    def _moment(self, centre: Tensor | float, order: int) -> Tensor:
+    def _values(self) -> tuple[Tensor, Tensor]:
+        """transform(X) at the nodes of a quadrature, and the probability that each stands for."""
         each = self.family.map(self.base, lambda tensor: tensor.unsqueeze(-1))
         nodes, weights = quadrature(self.family, each)
-        density = self.family.log_prob(self.base, nodes).exp()
-        return (weights * density * (self.transform(nodes) - centre) ** order).sum(0)
+        return self.transform(nodes), weights * self.family.log_prob(self.base, nodes).exp()
 
 
 @dataclass(frozen=True, repr=False)
