@@ -78,6 +78,10 @@ class MixtureBatch(Distribution):
         """All that defines it: logits, the parameters of the components, atoms."""
         return (self.logits, *self.family.parameters(self.components), *([] if self.atoms is None else [self.atoms]))
 
+    def needs_graph(self) -> bool:
+        """Whether answers carry a gradient."""
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.tensors())
+
     def _map(self: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
         """The mixture with `function` applied to each of its tensors, whose first axes are the batch's."""
         atoms = None if self.atoms is None else function(self.atoms)

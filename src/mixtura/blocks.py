@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 ROWS_IN_A_BLOCK = 16_384
 """Of 10 components in float64 they fill about a megabyte for each parameter."""
+_TEACHES_MALLOC = 2**25 - 2**16
+"""Bytes. glibc hands freed memory back to the system, to be fetched again page by page for the next temporary of the
+same size (12 times the time of a division), until something as large as this, up to 32 MiB, has once been freed."""
 
 
 def in_blocks(
@@ -40,6 +43,7 @@ def in_blocks(
     blocks = _row_blocks(mixture, values, block)
     if len(blocks) == 1:
         return answer(mixture, *values)
+    torch.empty(_TEACHES_MALLOC, dtype=torch.uint8)
     axis = batch_shape.index(max(batch_shape))
     from_the_right = axis - len(batch_shape)
     n_value_event_axes = len(mixture.event_shape)
@@ -61,7 +65,7 @@ def _row_blocks(mixture: MixtureBatch, values: tuple[Tensor, ...], block: int) -
     n_answers = torch.broadcast_shapes(
         batch_shape, *(value.shape[: value.ndim - len(mixture.event_shape)] for value in values)
     ).numel()
-    needs_graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*mixture.tensors(), *values))
+    needs_graph = mixture.needs_graph() or (torch.is_grad_enabled() and any(value.requires_grad for value in values))
     if not batch_shape or n_answers <= block or needs_graph:
         return [slice(None)]
     longest = max(batch_shape)

@@ -80,6 +80,9 @@ class Mixture(ScalarAnswers, VectorAnswers):
     True
     """
 
+    _mean_and_variance: Tensor | None = None
+    """Shape (2, *B) + event_shape, once either has been asked."""
+
     @property
     def support(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Where the density may be positive, as a torch constraint."""
@@ -130,7 +133,7 @@ class Mixture(ScalarAnswers, VectorAnswers):
     @property
     def mean(self) -> Float[Tensor, "*batch_event"]:
         """E[Y]; of angles the circular mean. On a multi-valued target it may lie where no data are: see the density."""
-        return in_blocks(lambda rows: rows._moments(1)[0], self, n_event_axes=len(self.event_shape))
+        return self._moment(1)
 
     @property
     def variance(self) -> Float[Tensor, "*batch_event"]:
@@ -138,7 +141,7 @@ class Mixture(ScalarAnswers, VectorAnswers):
 
         Of angles, the square of the circular standard deviation in the target's units (Mardia 1972).
         """
-        return in_blocks(lambda rows: rows._moments(2)[1], self, n_event_axes=len(self.event_shape))
+        return self._moment(2)
 
     @property
     def skewness(self) -> Float[Tensor, "*batch"]:
@@ -156,6 +159,17 @@ class Mixture(ScalarAnswers, VectorAnswers):
             return third / variance**1.5
 
         return in_blocks(standardised, self)
+
+    def _moment(self, order: int) -> Tensor:
+        """Mean or variance. Who asks one asks the other as a rule, so that both are computed at once, and kept."""
+        n_event_axes = len(self.event_shape)
+        if self.needs_graph() or torch.is_inference_mode_enabled():
+            return in_blocks(lambda rows: rows._moments(order)[-1], self, n_event_axes=n_event_axes)
+        if self._mean_and_variance is None:
+            self._mean_and_variance = in_blocks(
+                lambda rows: torch.stack(rows._moments(2)), self, n_event_axes=n_event_axes
+            )
+        return self._mean_and_variance[order - 1]
 
     def _moments(self, order: int) -> list[Tensor]:
         """Mean, variance, third central moment, as far as `order`."""
@@ -213,15 +227,15 @@ class Mixture(ScalarAnswers, VectorAnswers):
         u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
         chosen = torch.searchsorted(steps, u, right=True)
         k = self.n_components
+        component = chosen if self.atoms is None else chosen.clamp(max=k - 1)
 
         def pick(parameter: Tensor) -> Tensor:
-            index = chosen.clamp(max=k - 1).reshape(chosen.shape + (1,) * (parameter.ndim - 2))
-            return torch.take_along_dim(parameter, index, 1)
+            index = component.reshape(component.shape + (1,) * (parameter.ndim - 2))
+            return parameter.gather(1, index.expand(*component.shape, *parameter.shape[2:]))
 
         drawn = self.family.sample(self.family.map(self.components, pick), generator)
         if self.atoms is not None:
-            at = torch.take_along_dim(self.atoms, (chosen - k).clamp(min=0), 1)
-            drawn = torch.where(chosen < k, drawn, at)
+            drawn = torch.where(chosen < k, drawn, self.atoms.gather(1, (chosen - k).clamp(min=0)))
         return drawn.transpose(0, 1)
 
     def rsample(

@@ -35,8 +35,9 @@ def solve_icdf(
     The quantile lies between the smallest and the largest quantile of the components, which is the first bracket.
     The root sought is that of `excess`, F(y) - level, computed without cancellation, so that the answer is right in
     both tails and on stretches where F is constant to all digits. Newton's step is taken on log F (left of the
-    median) or log(1 - F) (right of it), which are nearly straight in the tails; a step that leaves the bracket, or
-    is not half as long as the last but one, is replaced by bisection (Dekker 1969). Quantiles that are found leave
+    median) or log(1 - F) (right of it), which are nearly straight in the tails, bent to a cubic through the step before
+    (inverse Hermite interpolation); a step that leaves the bracket, or is not half as long as the last but one, is
+    replaced by bisection (Dekker 1969). Quantiles that are found leave
     the batch, so that a few hard ones do not hold up the others.
     """
     dtype = torch.promote_types(logits.dtype, level.dtype)
@@ -57,16 +58,14 @@ def solve_icdf(
     with torch.no_grad():
         if family.is_discrete:
             return _solve_whole(logits, family, components, tail, is_upper, atoms).reshape(level.shape)
-        inner, tail, is_upper, atom = (
-            _between_atoms(logits, family, components, tail, is_upper, atoms)
-            if atoms.shape[-1]
-            else (logits, tail, is_upper, torch.full_like(tail, torch.nan))
-        )
-        sought = atom.isnan()
-        y = atom
-        if bool(sought.any()):
-            parts = family.map(components, lambda tensor: tensor[sought]) if atoms.shape[-1] else components
-            y = atom.masked_scatter(sought, _solve(inner[sought], family, parts, tail[sought], is_upper[sought]))
+        if not atoms.shape[-1]:
+            y, sought = _solve(logits, family, components, tail, is_upper), flat_level >= 0
+        else:
+            inner, tail, is_upper, y = _between_atoms(logits, family, components, tail, is_upper, atoms)
+            sought = y.isnan()
+            if bool(sought.any()):
+                parts = family.map(components, lambda tensor: tensor[sought])
+                y = y.masked_scatter(sought, _solve(inner[sought], family, parts, tail[sought], is_upper[sought]))
     if differentiable:
         below = torch.where(atoms < y[:, None], logits[:, k:].exp(), 0).sum(-1)
         moved = attach_gradient(y, logits[:, :k], family, components, flat_level, below)
@@ -133,6 +132,10 @@ def _solve_whole(
 def _own_quantiles(family: ScalarFamily, components: Distribution, tail: Tensor, is_upper: Tensor) -> Tensor:
     """Each component's quantile at the level, shape (n, K)."""
     at = tail[:, None]
+    if not bool(is_upper.any()):
+        return family.icdf(components, at)
+    if bool(is_upper.all()):
+        return family.isf(components, at)
     return torch.where(is_upper[:, None], family.isf(components, at), family.icdf(components, at))
 
 
@@ -193,7 +196,12 @@ class _Search:
     """Interquartile range of the narrowest component."""
     step_before: Tensor
     last_step: Tensor
-    was_newton: Tensor
+    was_trusted: Tensor
+    last_y: Tensor
+    last_gap: Tensor
+    """Logarithm of what the last y reached over what is sought."""
+    last_slope: Tensor
+    """Of y along that logarithm."""
     is_found: Tensor
     is_tie: Tensor
     ends: Tensor | None = None
@@ -225,24 +233,33 @@ class _Search:
         excess, density, is_even = self.evaluate()
         self.low = torch.where(excess < 0, self.y, self.low)
         self.high = torch.where(excess > 0, self.y, self.high)
-        reached = self.tail + self.sign * excess
-        log_ratio = self.sign * torch.log1p(self.sign * excess / self.tail)
-        newton = self.y - log_ratio * reached / density
-        is_trusted = (newton >= self.low) & (newton <= self.high)
-        is_trusted &= (newton - self.y).abs() <= 0.5 * self.step_before
-        proposal = torch.where(is_trusted, newton, self.low + 0.5 * (self.high - self.low))
+        signed = self.sign * excess
+        gap = torch.log1p(signed / self.tail)
+        slope = (signed + self.tail) * self.sign / density
+        newton = self.y - gap * slope
+        # The cubic through this point and the last, with their slopes: one order better than Newton's tangent.
+        run = gap - self.last_gap
+        chord = (self.y - self.last_y) / run
+        bend = (slope - chord - self.last_gap * (slope + self.last_slope - 2 * chord) / run) / run
+        cubic = newton + gap.square() * bend
+        is_near = (cubic - newton).abs() <= 0.5 * (newton - self.y).abs()
+        proposal = torch.where(is_near, cubic, newton)
+        is_trusted = (proposal >= self.low) & (proposal <= self.high)
+        is_trusted &= (proposal - self.y).abs() <= 0.5 * self.step_before
+        proposal = torch.where(is_trusted, proposal, self.low + 0.5 * (self.high - self.low))
         step = (proposal - self.y).abs()
         is_tie = is_even & (density * self.smallest_spread < tiny**0.5) & ~self.is_found
         stays = self.is_found | is_tie | (excess == 0)
+        self.last_y, self.last_gap, self.last_slope = self.y, gap, slope
         self.y = torch.where(stays, self.y, proposal)
         self.is_tie = self.is_tie | is_tie
-        # Newton's steps shrink quadratically: the next one will be about step * (step / last_step)^2.
-        following = torch.where(is_trusted & self.was_newton, 1e3 * step * (step / self.last_step).square(), step)
+        # Trusted steps shrink at least quadratically: the next one will be about step * (step / last_step)^2.
+        following = torch.where(is_trusted & self.was_trusted, 1e3 * step * (step / self.last_step).square(), step)
         grain = torch.maximum(self.y.abs(), self.smallest_spread)
         if self.ends is not None:  # near a finite end of the support, where the density may be infinite
             grain = torch.minimum(grain, (self.y[:, None] - self.ends).abs().amin(-1))
         self.is_found = stays | (torch.minimum(step, following) <= eps * grain)
-        self.was_newton = is_trusted
+        self.was_trusted = is_trusted
         self.step_before, self.last_step = self.last_step, step
 
 
@@ -266,32 +283,52 @@ def _solve(logits: Tensor, family: ScalarFamily, components: Distribution, tail:
 
 
 def _start(logits: Tensor, family: ScalarFamily, components: Distribution, tail: Tensor, is_upper: Tensor) -> _Search:
-    """The bracket between the components' own quantiles, and their weighted mean as the first guess."""
-    is_present = logits > -torch.inf
+    """The bracket between the components' own quantiles, and a first guess.
+
+    The guess is the weighted mean of these quantiles, moved away from the centre as far as the components' distances
+    from each other widen the mixture.
+    """
+    weights, is_absent = logits.exp(), logits == -torch.inf
+    n_absent = int(is_absent.sum())
+
+    def but_absent(values: Tensor, instead: float) -> Tensor:
+        return values.masked_fill(is_absent, instead) if n_absent else values
+
     quantiles = _own_quantiles(family, components, tail, is_upper)
-    low = torch.where(is_present, quantiles, torch.inf).amin(-1)
-    high = torch.where(is_present, quantiles, -torch.inf).amax(-1)
+    low, high = but_absent(quantiles, torch.inf).amin(-1), but_absent(quantiles, -torch.inf).amax(-1)
     is_found = ~(low.isfinite() & high.isfinite())  # levels 0 and 1
-    guess = torch.where(is_present, logits.exp() * quantiles, 0).sum(-1).clamp(low, high)
-    y = torch.where(is_found, low, guess)
-    ends = torch.cat(family.support(components), -1)
+    quarter = logits.new_full((1, 1), 0.25)
+    lower, upper = family.icdf(components, quarter), family.isf(components, quarter)
+    spread, middle = upper - lower, 0.5 * (lower + upper)
+
+    def average(values: Tensor) -> Tensor:
+        return torch.linalg.vecdot(weights, but_absent(values, 0))
+
+    centre = average(middle)
+    between, within = average((middle - centre[:, None]).square()), average(spread.square())
+    widening = torch.sqrt(1 + 2 * between / within)  # a normal law has within = 1.82 variances
+    guess = centre + (average(quantiles) - centre) * widening
+    y = torch.where(is_found, low, torch.where(guess.isfinite(), guess, low + 0.5 * (high - low)).clamp(low, high))
+    first, last = family.support(components)
+    has_ends = bool((first.isfinite() | last.isfinite()).any())
     margin = 4 * torch.finfo(y.dtype).eps  # the quantiles are rounded
-    quarter = torch.full_like(logits, 0.25)
-    spread = family.isf(components, quarter) - family.icdf(components, quarter)
     return _Search(
         family=family,
-        weights=logits.exp(),
+        weights=weights,
         components=components,
         tail=tail,
         sign=torch.where(is_upper, -torch.ones_like(tail), torch.ones_like(tail)),
         low=low - margin * low.abs(),
         high=high + margin * high.abs(),
         y=y,
-        ends=ends if bool(ends.isfinite().any()) else None,
-        smallest_spread=torch.where(is_present, spread, torch.inf).amin(-1),
+        ends=torch.cat([first, last], -1) if has_ends else None,
+        smallest_spread=but_absent(spread, torch.inf).amin(-1),
         step_before=torch.full_like(y, torch.inf),
         last_step=torch.full_like(y, torch.inf),
-        was_newton=torch.zeros_like(is_found),
+        was_trusted=torch.zeros_like(is_found),
+        last_y=torch.full_like(y, torch.nan),  # no cubic passes through it
+        last_gap=torch.zeros_like(y),
+        last_slope=torch.zeros_like(y),
         is_found=is_found,
         is_tie=torch.zeros_like(is_found),
     )

@@ -117,7 +117,7 @@ class ScalarAnswers(MixtureBatch):
     def _average(self, of_components: Tensor, of_atoms: Callable[[Tensor], Tensor]) -> Tensor:
         """The weighted sum of probabilities of the components and of the atoms, (*S, *B, K) and (*S, *B, A)."""
         weights = self.weights
-        total = (weights[..., : self.n_components] * of_components).sum(-1)
+        total = torch.linalg.vecdot(weights[..., : self.n_components], of_components)
         if self.atoms is not None:
             total = total + (weights[..., self.n_components :] * of_atoms(self.atoms)).sum(-1)
         return total.clamp(0, 1)

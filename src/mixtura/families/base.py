@@ -109,17 +109,17 @@ class Family(ABC, Generic[Law]):
     def mean(self, weights: Tensor, components: Law) -> Tensor:
         """Mean of the mixture with these weights, shape (*B, K), which sum to 1."""
         axis = -1 - len(components.event_shape)
-        weights = weights.reshape(weights.shape + (1,) * (-1 - axis))
+        means, weights = components.mean, weights.reshape(weights.shape + (1,) * (-1 - axis))
         # From one of the means on, so that float32 keeps its digits far from the origin.
-        anchor = components.mean.select(axis, 0)
-        return anchor + (weights * (components.mean - anchor.unsqueeze(axis))).sum(axis)
+        anchor = means.select(axis, 0)
+        return anchor + torch.linalg.vecdot(weights, means - anchor.unsqueeze(axis), dim=axis)
 
     def variance(self, weights: Tensor, components: Law, mean: Tensor) -> Tensor:
         """Variance of the mixture with this mean: mean of the components' variances plus variance of their means."""
         axis = -1 - len(components.event_shape)
-        between = (components.mean - mean.unsqueeze(axis)).square()
+        distance = components.mean - mean.unsqueeze(axis)
         weights = weights.reshape(weights.shape + (1,) * (-1 - axis))
-        return (weights * (components.variance + between)).sum(axis)
+        return torch.linalg.vecdot(weights, torch.addcmul(components.variance, distance, distance), dim=axis)
 
     def map(self, components: Law, function: Callable[[Tensor], Tensor]) -> Law:
         """The components with `function` applied to each defining tensor (indexing, moving, detaching...)."""
@@ -178,8 +178,9 @@ class ScalarFamily(Family[Law]):
 
     def support(self, components: Law) -> tuple[Tensor, Tensor]:
         """Its two ends, shape batch_shape; the whole line by default."""
-        whole = torch.full_like(components.mean, torch.inf)
-        return -whole, whole
+        infinite = components.mean.new_tensor([-torch.inf, torch.inf])
+        low, high = infinite.expand(*components.batch_shape, 2).unbind(-1)
+        return low, high
 
     def kinks(self, components: Law) -> Tensor:
         """Where the density is not smooth within the support, shape batch_shape + (m,); nowhere by default."""

@@ -28,8 +28,8 @@ def standard_cdf(z: Tensor) -> Tensor:
 
 def mean_absolute(loc: Tensor, scale: Tensor) -> Tensor:
     """E|X| of a normal X."""
-    z = loc / scale
-    return loc * torch.erf(math.sqrt(0.5) * z) + scale * math.sqrt(2 / math.pi) * torch.exp(-0.5 * z.square())
+    x = loc / (math.sqrt(2) * scale)
+    return torch.addcmul(loc * torch.erf(x), scale, torch.exp(-x.square()), value=math.sqrt(2 / math.pi))
 
 
 def positive(raw: Tensor, floor: Tensor | float) -> Tensor:
@@ -116,8 +116,8 @@ class NormalFamily(ScalarFamily[Normal]):
     def tail_and_density(self, components, y):
         z = (y - components.loc) / components.scale
         tail = 0.5 * torch.special.erfc(math.sqrt(0.5) * z.abs())
-        density = (-0.5 * z.square() - _HALF_LOG_2PI).exp() / components.scale
-        return tail, torch.copysign(torch.ones_like(z), z), density
+        density = (-_HALF_LOG_2PI - 0.5 * z.square()).exp() / components.scale
+        return tail, torch.copysign(z.new_ones(()), z), density
 
     def third_moment(self, components):
         return torch.zeros_like(components.loc)
@@ -139,5 +139,13 @@ class NormalFamily(ScalarFamily[Normal]):
 
 
 def standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal draws with the shape, dtype and device of `like`."""
-    return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
+    """Standard normal draws with the shape, dtype and device of `like`, by pairs (Box and Muller 1958).
+
+    So does torch's own `randn`, but in float64 half as fast, since on one thread.
+    """
+    n_pairs = (like.numel() + 1) // 2
+    u, angle = torch.rand(2, n_pairs, dtype=like.dtype, device=like.device, generator=generator)
+    distance = (-2 * torch.log1p(-u)).sqrt()
+    angle = 2 * math.pi * angle
+    draws = torch.cat([distance * angle.cos(), distance * angle.sin()])
+    return draws[: like.numel()].reshape(like.shape)
