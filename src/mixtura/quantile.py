@@ -12,6 +12,9 @@ from .families import ScalarFamily
 _MAX_STEPS = 200
 """Bisection alone needs about 75 steps from a bracket 1e6 scales wide; the rest is margin."""
 _STEPS_BETWEEN_SIEVES = 2
+_ROUGH_STEPS = 3
+ROWS_TO_SOLVE = 65_536
+"""In a block: most of the operations are on one number a row."""
 
 
 def solve_icdf(
@@ -212,6 +215,16 @@ class _Search:
         parts = {name: part[rows] for name, part in vars(self).items() if isinstance(part, Tensor)}
         return _Search(self.family, components=self.family.map(self.components, lambda t: t[rows]), **parts)
 
+    def approach(self) -> None:
+        """Steps in float32, which cost half, towards a better guess; where they fail, as for far tails, it stays."""
+        parts = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
+        rough = {name: part.float() if part.is_floating_point() else part for name, part in parts.items()}
+        search = _Search(self.family, components=self.family.map(self.components, Tensor.float), **rough)
+        for _ in range(_ROUGH_STEPS):
+            search.step()
+        y = search.y.to(self.y)
+        self.y = torch.where((y >= self.low) & (y <= self.high), y, self.y)
+
     def evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
         """F(y) - level without cancellation, the density, and whether the components left of y weigh just the level.
 
@@ -265,6 +278,8 @@ class _Search:
 
 def _solve(logits: Tensor, family: ScalarFamily, components: Distribution, tail: Tensor, is_upper: Tensor) -> Tensor:
     search = _start(logits, family, components, tail, is_upper)
+    if tail.dtype == torch.float64:
+        search.approach()
     y, is_tie = search.y.clone(), search.is_tie.clone()
     rows = torch.arange(len(y), device=y.device)
     for n_steps in range(_MAX_STEPS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -102,14 +103,23 @@ def _crossings(
             break
         log_prob, slope = log_prob_and_slope(family, mixture[sides.row[active]], at)
         excess = log_prob - level[active]
+        log_top = sides.log_top[active]
+        rounding = 4 * eps * (log_prob.abs().clamp(min=1) + slope.abs() * (at.abs() + sides.top[active].abs()))
         below, above = torch.where(excess < 0, at, below), torch.where(excess > 0, at, above)
-        newton = at - excess / slope
+        # For the square root of the depth below the top, which grows evenly with the distance from a normal peak.
+        depth = (log_top - log_prob).clamp(min=0).sqrt()
+        sought = (log_top - level[active]).clamp(min=0).sqrt()
+        share = torch.where(log_top < torch.inf, depth / (depth + sought), 0.5)
+        newton = at - 2 * share * excess / slope
         is_inside = ((newton - below) * (newton - above) < 0) & ((newton - at).abs() < 0.5 * last)
         proposal = torch.where(is_inside, newton, 0.5 * (below + above))
         step = (proposal - at).abs()
-        is_found = (excess.abs() <= 4 * eps * log_prob.abs().clamp(min=1)) | (step <= 2 * eps * at.abs())
-        y[active] = torch.where(is_found, at, proposal)
-        rate[active] = slope.abs()
+        is_met = excess.abs() <= rounding
+        # Newton's steps shrink quadratically: the next one would be about step * (step / last)^2.
+        following = torch.where(is_inside & last.isfinite(), 1e3 * step * (step / last).square(), step)
+        is_found = is_met | (torch.minimum(step, following) <= 2 * eps * at.abs())
+        y[active] = torch.where(is_met, at, proposal)
+        rate[active] = slope
         keep = ~is_found
         active, at, last = active[keep], proposal[keep], torch.where(is_inside, step, torch.inf)[keep]
         below, above = below[keep], above[keep]
@@ -141,25 +151,33 @@ def _solve(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[_Side
     low_edge, high_edge = bottom, ceiling
     # As if it were one normal peak.
     log_edge = (ceiling - 0.5 * torch.special.ndtri(0.5 + 0.5 * level).square()).maximum(0.5 * (bottom + ceiling))
-    y = 0.5 * (sides.minimum + sides.top)
+    guess = 0.5 * (sides.minimum + sides.top)
+    y = guess.clone()
     eps = torch.finfo(bottom.dtype).eps
+    aim = torch.special.ndtri(0.5 + 0.5 * level).square()
     rows, some, last = torch.arange(len(mixture)), sides, torch.full_like(bottom, torch.inf)
     for _ in range(_MOST_STEPS):
         part, edge, places = mixture[rows], log_edge[rows], torch.isin(sides.row, rows)
-        found, rate = _crossings(family, part, some, edge, y[places])
+        found, rate = _crossings(family, part, some, edge, guess[places])
         y[places] = found
         gap = _mass(part, some, found) - level[rows]
         low_edge, high_edge = (
             torch.where(gap > 0, edge, low_edge),
             torch.where(gap < 0, edge, high_edge),
         )
-        per_side = torch.where(rate > 0, edge[some.row].exp() / rate, 0)
-        newton = edge + gap / torch.zeros_like(edge).index_add(0, some.row, per_side)
+        per_side = torch.where(rate != 0, edge[some.row].exp() / rate.abs(), 0)
+        # For the square of a normal law's two-sided quantile, which falls evenly with the level of its log density.
+        quantile = torch.special.ndtri(0.5 + 0.5 * (gap + level[rows]))
+        rise = quantile * math.sqrt(math.pi / 2) * (0.5 * quantile.square()).exp()
+        rise = rise * torch.zeros_like(edge).index_add(0, some.row, per_side)
+        newton = edge + 0.5 * (quantile.square() - aim[rows]) / rise
         is_inside = (newton > low_edge) & (newton < high_edge) & ((newton - edge).abs() < 0.5 * last)
+        is_inside &= (gap.abs() < 1e-6) | ((newton - edge).abs() > 1e-6)  # a rise without bound is one by rounding
         proposal = torch.where(is_inside, newton, 0.5 * (low_edge + high_edge))
         step = (proposal - edge).abs()
         keep = (gap.abs() > 64 * eps) & (step > 4 * eps * edge.abs().clamp(min=1))
         log_edge[rows] = torch.where(keep, proposal, edge)
+        guess[places] = found + torch.where(rate != 0, (log_edge[rows] - edge)[some.row] / rate, 0)
         if not bool(keep.any()):
             break
         some = some.take(keep)

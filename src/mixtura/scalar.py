@@ -14,7 +14,7 @@ from .batch import Batch, MixtureBatch
 from .blocks import in_blocks
 from .errors import MixturaError
 from .families import Warped
-from .quantile import solve_icdf
+from .quantile import ROWS_TO_SOLVE, solve_icdf
 
 
 class ScalarAnswers(MixtureBatch):
@@ -162,7 +162,11 @@ class ScalarAnswers(MixtureBatch):
         if not bool(((level >= 0) & (level <= 1)).all()):
             raise MixturaError("E-quantile-range", "a level that is no probability", "levels in [0, 1]", "check units")
         level = level.expand(self._broadcast(level.shape))
-        return in_blocks(lambda rows, q: solve_icdf(rows.logits, family, rows.components, q, rows.atoms), self, level)
+
+        def answer(rows: ScalarAnswers, level: Tensor) -> Tensor:
+            return solve_icdf(rows.logits, family, rows.components, level, rows.atoms)
+
+        return in_blocks(answer, self, level, block=ROWS_TO_SOLVE)
 
     def ppf(self, value: Tensor | ArrayLike) -> Tensor:
         """The same as `icdf`, by scipy's name."""
