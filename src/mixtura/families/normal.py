@@ -11,8 +11,8 @@ from .base import ScalarFamily
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _FARTHEST = {torch.float32: 12.9, torch.float64: 37.5}
-"""Scales from the mean beyond which exp(-z^2/2) is below the smallest normal number: as good as 0, but up to twenty times
-as long to compute if it is left to underflow."""
+"""Scales from the mean beyond which exp(-z^2/2) is below the smallest normal number: as good as 0, but to let it
+underflow takes up to twenty times as long."""
 _SMALLEST_RAW = -40.0
 """Of a scale without a floor: below it, one unit away, a squared deviation overflows float32."""
 _FIT_SCALE_FLOOR = 1e-3
