@@ -7,9 +7,9 @@ import pytest
 import scipy.stats
 import torch
 from torch import Tensor
-from torch.distributions import AffineTransform, ExpTransform, Gamma, Normal, Poisson
+from torch.distributions import AffineTransform, Distribution, ExpTransform, Gamma, Normal, Poisson, StudentT
 
-from mixtura import MixturaError, Mixture, censored_nll, pool
+from mixtura import MixturaError, Mixture, censored_nll, crps, pool
 
 F64 = torch.float64
 PHI, INVERSE = scipy.stats.norm.cdf, scipy.stats.norm.ppf
@@ -253,3 +253,16 @@ def test_rain_is_often_exactly_0():
     assert rain.prob_interval(-1.0, level).item() == pytest.approx(
         0.7 + 0.3 * scipy.stats.gamma(0.8, scale=2).cdf(level)
     )
+
+
+@pytest.mark.parametrize("law", [Normal, lambda loc, scale: StudentT(5.0, loc, scale)], ids=["normal", "student_t"])
+def test_quantiles_and_crps_have_a_gradient_in_the_atoms_values(law):
+    components: Distribution = law(tensor(0.0, 2.0)[None], tensor(1.0, 0.5)[None])
+
+    def at(atoms: Tensor) -> Mixture:
+        return Mixture(tensor(0.3, -0.2, 0.1, 0.4)[None], components, atoms)
+
+    atoms = tensor(0.5, 1.5)[None].requires_grad_()
+    levels = tensor(0.1, 0.4, 0.5, 0.7, 0.9)[:, None]
+    assert torch.autograd.gradcheck(lambda atoms: at(atoms).icdf(levels), (atoms,))
+    assert torch.autograd.gradcheck(lambda atoms: crps(at(atoms), tensor(0.7)), (atoms,))

@@ -559,3 +559,18 @@ def test_answers_stay_on_their_batch_whatever_the_leading_axes():
     mixture = make_scalar(2, 3)
     y: Tensor = mixture.sample((5,))
     torch.testing.assert_close(mixture.cdf(y)[4, 1, 2], mixture[1, 2].cdf(y[4, 1, 2]))
+
+
+def test_mean_and_variance_are_kept_but_never_without_their_gradient():
+    loc = torch.tensor([0.0, 2.0], requires_grad=True)
+    mixture = Mixture(torch.zeros(2), Normal(loc, torch.ones(2)))
+    with torch.no_grad():
+        assert mixture.mean == 1
+        assert mixture.variance == 2
+    (gradient,) = torch.autograd.grad(mixture.mean + mixture.variance, loc)
+    torch.testing.assert_close(gradient, torch.tensor([-0.5, 1.5]))
+    plain = mixture.detach()
+    with torch.inference_mode():
+        assert plain.mean == 1
+    assert not plain.mean.is_inference()
+    assert plain.mean.data_ptr() == plain.mean.data_ptr()

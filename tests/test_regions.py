@@ -270,3 +270,11 @@ def test_vectors_have_no_intervals():
     for answer in ("highest_density_region", "shortest_interval", "central_interval"):
         with pytest.raises(MixturaError, match="E-scalar-only"):
             getattr(mixture, answer)(0.5)
+
+
+@pytest.mark.parametrize("level", [0.001, 0.01, 0.5])
+def test_a_region_at_an_infinite_density_may_be_shorter_than_any_bisection_finds(level):
+    mixture = one(Gamma(tensor(0.05), tensor(2.0)))
+    region = mixture.highest_density_region(level)
+    assert region.lower.item() == 0
+    assert region.upper.item() == pytest.approx(mixture.icdf(level).item(), rel=1e-12)  # 3e-41 at 0.01

@@ -15,6 +15,8 @@ from torch.distributions import Distribution
 from .errors import MixturaError
 from .families import AnyFamily, ScalarFamily, VectorFamily, family_of
 
+_SEED = 8_191_731
+"""Not one that callers are likely to take, whose draws would then be the same."""
 Batch = TypeVar("Batch", bound="MixtureBatch")
 """A mixture of the caller's own class, which is `Mixture`."""
 
@@ -161,6 +163,10 @@ class MixtureBatch(Distribution):
     def detach(self: Batch) -> Batch:
         """The mixture cut off from the graph that computed it."""
         return self._map(Tensor.detach)
+
+    def own_generator(self) -> torch.Generator:
+        """The one that answers by draws take when they are given none: it always draws the same numbers."""
+        return torch.Generator(self.device).manual_seed(_SEED)
 
     @property
     def _component_axis(self) -> int:

@@ -32,7 +32,7 @@ def entropy(mixture: Mixture, n_draws: int, generator: torch.Generator | None) -
     family = mixture.family
     if not isinstance(family, ScalarFamily):
         with torch.no_grad():
-            generator = generator or torch.Generator(mixture.device).manual_seed(0)
+            generator = generator or mixture.own_generator()
             surprise = -mixture.log_prob(mixture.sample((n_draws,), generator))
             return Estimate(surprise.mean(0), surprise.std(0) / n_draws**0.5)
 

@@ -56,7 +56,7 @@ def solve_icdf(
     k = components.batch_shape[-1]
     is_upper = flat_level > 0.5
     tail = torch.where(is_upper, 1 - flat_level, flat_level)  # exact: 1 - level is, for level >= 1/2
-    inputs = (logits, flat_level, *family.parameters(components))
+    inputs = (logits, flat_level, atoms, *family.parameters(components))
     differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     with torch.no_grad():
         if family.is_discrete:
@@ -72,7 +72,11 @@ def solve_icdf(
     if differentiable:
         below = torch.where(atoms < y[:, None], logits[:, k:].exp(), 0).sum(-1)
         moved = attach_gradient(y, logits[:, :k], family, components, flat_level, below)
-        y = torch.where(sought, moved, y)
+        if atoms.shape[-1]:  # a quantile at an atom moves with it
+            at_atom = atoms.gather(-1, (atoms == y[:, None]).int().argmax(-1, keepdim=True))[:, 0]
+            y = torch.where(sought, moved, at_atom)
+        else:
+            y = moved
     return y.reshape(level.shape)
 
 

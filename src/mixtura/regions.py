@@ -109,8 +109,11 @@ def _crossings(
         # For the square root of the depth below the top, which grows evenly with the distance from a normal peak.
         depth = (log_top - log_prob).clamp(min=0).sqrt()
         sought = (log_top - level[active]).clamp(min=0).sqrt()
-        share = torch.where(log_top < torch.inf, depth / (depth + sought), 0.5)
-        newton = at - 2 * share * excess / slope
+        newton = at - 2 * depth / (depth + sought) * excess / slope
+        # Without a top, the density is a power of the distance from there.
+        distance = at - sides.top[active]
+        power_law = sides.top[active] + distance * torch.exp(-excess / (slope * distance))
+        newton = torch.where(log_top < torch.inf, newton, power_law)
         is_inside = ((newton - below) * (newton - above) < 0) & ((newton - at).abs() < 0.5 * last)
         proposal = torch.where(is_inside, newton, 0.5 * (below + above))
         step = (proposal - at).abs()
@@ -284,7 +287,7 @@ def denser_mass(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Tensor:
 @torch.no_grad()
 def drawn_threshold(mixture: Mixture, level: Tensor, n_draws: int, generator: torch.Generator | None) -> Tensor:
     """The log density that a draw exceeds with probability `level`, from draws, shape batch_shape."""
-    generator = generator or torch.Generator(mixture.device).manual_seed(0)
+    generator = generator or mixture.own_generator()
     log_probs = mixture.log_prob(mixture.sample((n_draws,), generator)).sort(0, descending=True).values
     index = (level * n_draws).ceil().long().clamp(1, n_draws) - 1
     return log_probs.gather(0, index.expand(mixture.batch_shape)[None])[0]

@@ -26,9 +26,6 @@ from .regions import denser_mass
 
 Reduction = Literal["mean", "none"]
 
-_SEED = 8_191_731
-"""Where no generator is given; not 0, so that observations that a caller drew with that are not drawn alike."""
-
 
 def nll(
     mixture: Mixture, y: Tensor, sample_weight: Tensor | None = None, reduction: Reduction = "mean"
@@ -198,6 +195,12 @@ def _crps_by_quadrature(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Te
     loss = (weights * part.square()).sum(0)
     if y.requires_grad:  # d/dy is F^2 - (1 - F)^2; the nodes stay where they are
         loss = loss + (2 * mixture.cdf(y.detach()) - 1).detach() * (y - y.detach())
+    if mixture.atoms is not None and mixture.atoms.requires_grad:  # F jumps there by the mass
+        atoms = mixture.atoms.detach()
+        at = atoms.movedim(-1, 0)
+        step = (at >= y.detach()).to(y)
+        after, before = mixture.cdf(at) - step, 1 - mixture.survival(at) - step
+        loss = loss + ((before.square() - after.square()).detach().movedim(0, -1) * (mixture.atoms - atoms)).sum(-1)
     return loss
 
 
@@ -502,7 +505,7 @@ def _power(gap: Tensor, power: float) -> Tensor:
 
 def _drawn(generator: torch.Generator | None, n_draws: int, mixture: Mixture) -> Callable[[Mixture], Tensor]:
     """Draws of every component of some rows, shape (*B, K * n, D), with gradient."""
-    generator = generator or torch.Generator(mixture.device).manual_seed(_SEED)
+    generator = generator or mixture.own_generator()
 
     def draw(rows: Mixture) -> Tensor:
         many = rows.family.map(rows.components, lambda tensor: tensor.expand(n_draws, *tensor.shape))
@@ -542,7 +545,7 @@ def pit(mixture: Mixture, y: Tensor, generator: torch.Generator | None = None) -
     if mixture.atoms is None and not family.is_discrete:
         return cdf
     before = 1 - mixture.survival(y)
-    generator = generator or torch.Generator(mixture.device).manual_seed(_SEED)
+    generator = generator or mixture.own_generator()
     u = torch.rand(cdf.shape, dtype=cdf.dtype, device=cdf.device, generator=generator)
     return torch.where(cdf - before > 1e-14, before + u * (cdf - before), cdf)
 
@@ -577,7 +580,7 @@ def hdr_level(
         flat = mixture.flat()
         answer = in_blocks(partial(denser_mass, family), flat.detach(), y.reshape(-1).to(mixture.dtype), block=1024)
         return answer.reshape(y.shape)
-    generator = generator or torch.Generator(mixture.device).manual_seed(_SEED)
+    generator = generator or mixture.own_generator()
     drawn = mixture.log_prob(mixture.sample((n_draws,), generator))
     return (drawn > mixture.log_prob(y)).to(mixture.dtype).mean(0)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from .base import BoundedFamily
-from .gamma import shares, standard_gamma
-from .normal import smallest_scale
+from .gamma import standard_gamma
+from .normal import shares, smallest_scale
 from .special import betainc, betaincinv, log_beta_density, log_betainc
 
 _SMALLEST_CONCENTRATION, _LARGEST_CONCENTRATION = 1e-3, 1e8

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.distributions import Distribution, NegativeBinomial, Poisson
 
 from .base import Law, ScalarFamily
-from .gamma import shares, standard_gamma
+from .gamma import standard_gamma
+from .normal import shares
 from .special import betainc, gammainc, gammaincc, log_betainc, log_binomial, log_gammainc, log_gammaincc, log_poisson
 
 _LARGEST_LOG_MEAN = 20.0

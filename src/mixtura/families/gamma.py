@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Gamma
 
 from .base import ScalarFamily
-from .normal import positive, unpositive
+from .normal import positive, shares, unpositive
 from .special import (
     gammainc,
     gammaincc,
@@ -114,12 +114,6 @@ class GammaFamily(ScalarFamily[Gamma]):
 
     def affine(self, components, a, b) -> Gamma:
         return self.from_parameters(components.concentration.expand((b / components.rate).shape), components.rate / b)
-
-
-def shares(weights: Tensor) -> Tensor:
-    """Each column of weights divided by its sum; a column of zeros counts all rows alike."""
-    total = weights.sum(0)
-    return torch.where(total > 0, weights / torch.where(total > 0, total, 1), 1 / len(weights))
 
 
 def standard_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Laplace, constraints
 
 from .base import ScalarFamily
-from .normal import positive, smallest_scale, unpositive
+from .normal import positive, shares, smallest_scale, unpositive
 
 _LOG_2 = math.log(2)
 _LARGEST_LOG_ASYMMETRY = 4.0
@@ -53,7 +53,7 @@ class LaplaceFamily(ScalarFamily[Laplace]):
         return torch.stack([components.loc, unpositive(components.scale, scale_floor)], -1)
 
     def fit(self, y, weights) -> Laplace:
-        share = weights / weights.sum(0).clamp(min=torch.finfo(y.dtype).tiny)
+        share = shares(weights)
         ordered, order = y.sort()
         below = share[order].cumsum(0)
         median = ordered[(below < 0.5 * below[-1]).sum(0)]
@@ -198,7 +198,7 @@ class AsymmetricLaplaceFamily(ScalarFamily[AsymmetricLaplace]):
     def fit(self, y, weights) -> AsymmetricLaplace:
         # Given loc, the best tails leave a likelihood that falls with sqrt(below) + sqrt(above), the mean distances of
         # loc to the rows on either side; between two rows that is concave, so that the best loc is one of the rows.
-        share = weights / weights.sum(0).clamp(min=torch.finfo(y.dtype).tiny)
+        share = shares(weights)
         ordered, order = y.sort()
         share, anchor = share[order], ordered[len(y) // 2]
         distance = (ordered - anchor)[:, None]

@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from .base import ScalarFamily
 from .laplace import exponential_pair
-from .normal import positive, smallest_scale, unpositive, weighted_moments
+from .normal import positive, shares, smallest_scale, unpositive, weighted_moments
 
 _STANDARD_DEVIATION = math.pi / math.sqrt(3)
 """Of the standard law."""
@@ -64,7 +64,7 @@ class LogisticFamily(ScalarFamily[Logistic]):
 
     def fit(self, y, weights) -> Logistic:
         # Fisher scoring in loc and log scale, whose information matrix is diagonal and the same everywhere.
-        share = weights / weights.sum(0).clamp(min=torch.finfo(y.dtype).tiny)
+        share = shares(weights)
         mean, covariance = weighted_moments(y[:, None], weights)
         loc, log_scale = mean[:, 0], (covariance[:, 0, 0].sqrt() / _STANDARD_DEVIATION).log()
         lowest = smallest_scale(y[:, None]).log()

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, StudentT, constraints
 
-from .normal import positive, smallest_scale, standard_normal, unpositive, weighted_moments
+from .normal import positive, shares, smallest_scale, standard_normal, unpositive, weighted_moments
 from .special import stirling_error
 from .triangular import TriangularFamily, raw_from_triangle, triangle_from_raw, whiten
 
@@ -76,7 +76,7 @@ class MultivariateStudentTFamily(TriangularFamily[MultivariateStudentT]):
         """EM with weights as missing data, scaled for speed (Kent, Tyler and Vardi 1994), and each time one step of
         Newton's method for log df on the likelihood itself (Liu and Rubin 1995)."""
         d = y.shape[1]
-        share = weights / weights.sum(0).clamp(min=torch.finfo(y.dtype).tiny)
+        share = shares(weights)
         loc, covariance = weighted_moments(y, weights)
         ridge = torch.diag_embed(smallest_scale(y).square())
         least = self.df_floor + _FIT_DF_MARGIN

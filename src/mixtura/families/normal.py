@@ -51,11 +51,17 @@ def unpositive(scale: Tensor, floor: Tensor | float) -> Tensor:
     return torch.where(above < 1, above.log(), above - 1)
 
 
+def shares(weights: Tensor) -> Tensor:
+    """Each column of weights divided by its sum; a column of zeros counts all rows alike."""
+    total = weights.sum(0)
+    return torch.where(total > 0, weights / torch.where(total > 0, total, 1), 1 / len(weights))
+
+
 def weighted_moments(
     y: Float[Tensor, "n d"], weights: Float[Tensor, "n k"]
 ) -> tuple[Float[Tensor, "k d"], Float[Tensor, "k d d"]]:
     """Weighted mean and covariance of each column of weights, the covariance kept away from singular."""
-    share = weights / weights.sum(0).clamp(min=torch.finfo(y.dtype).tiny)
+    share = shares(weights)
     loc = torch.einsum("nk,nd->kd", share, y)
     deviation = y[:, None, :] - loc
     covariance = torch.einsum("nk,nkd,nke->kde", share, deviation, deviation)
@@ -64,8 +70,8 @@ def weighted_moments(
 
 def smallest_scale(y: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
     """Of each coordinate, the smallest scale that `fit` returns."""
-    spread = y.std(0, correction=0)
-    return _FIT_SCALE_FLOOR * torch.where(spread > 0, spread, torch.ones_like(spread))
+    spread, is_constant = y.std(0, correction=0), y.amax(0) == y.amin(0)  # whose rounded spread need not be 0
+    return _FIT_SCALE_FLOOR * torch.where(is_constant | (spread == 0), 1, spread)
 
 
 class NormalFamily(ScalarFamily[Normal]):

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.distributions import Distribution, StudentT
 
 from .base import ScalarFamily
-from .gamma import shares, standard_gamma
-from .normal import positive, smallest_scale, standard_normal, unpositive, weighted_moments
+from .gamma import standard_gamma
+from .normal import positive, shares, smallest_scale, standard_normal, unpositive, weighted_moments
 from .special import betainc, betaincinv, deviance, log_betainc, stirling_error
 
 _SMALLEST_RAW_DF, _LARGEST_RAW_DF = -7.0, 14.0

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from .base import BoundedFamily
-from .normal import positive, unpositive
+from .normal import positive, shares, unpositive
 from .truncated_normal import invert
 
 _LEAST_CONCENTRATION, _LARGEST_CONCENTRATION = 1e-8, 1e12
@@ -103,7 +103,7 @@ class VonMisesFamily(BoundedFamily[VonMises]):
         low, high = (torch.full_like(weights[0], end) for end in self.bounds)
         unit = (self.bounds[1] - self.bounds[0]) / (2 * math.pi)
         angle = ((y - self.bounds[0]) / unit)[:, None]
-        share = weights / weights.sum(0).clamp(min=torch.finfo(y.dtype).tiny)
+        share = shares(weights)
 
         def direction(share: Tensor) -> tuple[Tensor, Tensor]:
             """Of the mean resultant, and 1 less its length."""
