@@ -163,13 +163,13 @@ class Mixture(ScalarAnswers, VectorAnswers):
     def _moment(self, order: int) -> Tensor:
         """Mean or variance. Who asks one asks the other as a rule, so that both are computed at once, and kept."""
         n_event_axes = len(self.event_shape)
-        if self.needs_graph() or torch.is_inference_mode_enabled():
+        if any(tensor.requires_grad for tensor in self.tensors()) or torch.is_inference_mode_enabled():
             return in_blocks(lambda rows: rows._moments(order)[-1], self, n_event_axes=n_event_axes)
         if self._mean_and_variance is None:
             self._mean_and_variance = in_blocks(
                 lambda rows: torch.stack(rows._moments(2)), self, n_event_axes=n_event_axes
             )
-        return self._mean_and_variance[order - 1]
+        return self._mean_and_variance[order - 1].clone()
 
     def _moments(self, order: int) -> list[Tensor]:
         """Mean, variance, third central moment, as far as `order`."""

@@ -10,7 +10,8 @@ from torch.distributions import Distribution
 from .families import ScalarFamily
 
 _MAX_STEPS = 200
-"""Bisection alone needs about 75 steps from a bracket 1e6 scales wide; the rest is margin."""
+_STEPS_BY_DISTANCE = 20
+"""Then bisection is by turns by distance and by the order of floating-point numbers: a bracket may span 1e-300 to 1."""
 _STEPS_BETWEEN_SIEVES = 2
 _ROUGH_STEPS = 3
 ROWS_TO_SOLVE = 65_536
@@ -43,7 +44,8 @@ def solve_icdf(
     replaced by bisection (Dekker 1969). Quantiles that are found leave
     the batch, so that a few hard ones do not hold up the others.
     """
-    dtype = torch.promote_types(logits.dtype, level.dtype)
+    asked = torch.promote_types(logits.dtype, level.dtype)
+    dtype = torch.float64 if logits.device.type != "mps" else asked  # digits to spare for float32
     if dtype != logits.dtype:  # weights that sum to 1 in float32 do not in float64
         logits, components = logits.to(dtype).log_softmax(-1), family.map(components, lambda tensor: tensor.to(dtype))
     level = level.to(dtype)
@@ -60,24 +62,31 @@ def solve_icdf(
     differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     with torch.no_grad():
         if family.is_discrete:
-            return _solve_whole(logits, family, components, tail, is_upper, atoms).reshape(level.shape)
+            return _solve_whole(logits, family, components, tail, is_upper, atoms).reshape(level.shape).to(asked)
         if not atoms.shape[-1]:
-            y, sought = _solve(logits, family, components, tail, is_upper), flat_level >= 0
+            y, sought = _solve(logits, family, components, tail, is_upper), torch.ones_like(is_upper)
         else:
             inner, tail, is_upper, y = _between_atoms(logits, family, components, tail, is_upper, atoms)
             sought = y.isnan()
             if bool(sought.any()):
                 parts = family.map(components, lambda tensor: tensor[sought])
                 y = y.masked_scatter(sought, _solve(inner[sought], family, parts, tail[sought], is_upper[sought]))
+            # Levels 0 and 1 are the ends of all that occurs.
+            has_mass = logits[:, k:] > -torch.inf
+            first = torch.where(has_mass, atoms, torch.inf).amin(-1)
+            last = torch.where(has_mass, atoms, -torch.inf).amax(-1)
+            is_nowhere = (logits[:, :k] == -torch.inf).all(-1)
+            y = torch.where(flat_level <= 0, torch.where(is_nowhere, first, torch.minimum(y, first)), y)
+            y = torch.where(flat_level >= 1, torch.where(is_nowhere, last, torch.maximum(y, last)), y)
     if differentiable:
+        sought &= (flat_level > 0) & (flat_level < 1)
         below = torch.where(atoms < y[:, None], logits[:, k:].exp(), 0).sum(-1)
-        moved = attach_gradient(y, logits[:, :k], family, components, flat_level, below)
+        moved = attach_gradient(torch.where(sought, y, torch.inf), logits[:, :k], family, components, flat_level, below)
         if atoms.shape[-1]:  # a quantile at an atom moves with it
-            at_atom = atoms.gather(-1, (atoms == y[:, None]).int().argmax(-1, keepdim=True))[:, 0]
-            y = torch.where(sought, moved, at_atom)
-        else:
-            y = moved
-    return y.reshape(level.shape)
+            is_here = atoms == y[:, None]
+            y = torch.where(is_here.any(-1), atoms.gather(-1, is_here.int().argmax(-1, keepdim=True))[:, 0], y)
+        y = torch.where(sought, moved, y)
+    return y.reshape(level.shape).to(asked)
 
 
 def _between_atoms(
@@ -225,7 +234,7 @@ class _Search:
         rough = {name: part.float() if part.is_floating_point() else part for name, part in parts.items()}
         search = _Search(self.family, components=self.family.map(self.components, Tensor.float), **rough)
         for _ in range(_ROUGH_STEPS):
-            search.step()
+            search.step(in_order=False)
         y = search.y.to(self.y)
         self.y = torch.where((y >= self.low) & (y <= self.high), y, self.y)
 
@@ -244,8 +253,8 @@ class _Search:
         excess = torch.where(is_even, 0, whole) - torch.linalg.vecdot(self.weights, tails * outside)
         return self.sign * excess, torch.linalg.vecdot(self.weights, density), is_even
 
-    def step(self) -> None:
-        """One Newton or bisection step for every row."""
+    def step(self, in_order: bool) -> None:
+        """One Newton or bisection step for every row, the latter by distance or by the order of the numbers."""
         eps, tiny = torch.finfo(self.y.dtype).eps, torch.finfo(self.y.dtype).tiny
         excess, density, is_even = self.evaluate()
         self.low = torch.where(excess < 0, self.y, self.low)
@@ -263,7 +272,7 @@ class _Search:
         proposal = torch.where(is_near, cubic, newton)
         is_trusted = (proposal >= self.low) & (proposal <= self.high)
         is_trusted &= (proposal - self.y).abs() <= 0.5 * self.step_before
-        proposal = torch.where(is_trusted, proposal, self.low + 0.5 * (self.high - self.low))
+        proposal = torch.where(is_trusted, proposal, _halfway(self.low, self.high, in_order))
         step = (proposal - self.y).abs()
         is_tie = is_even & (density * self.smallest_spread < tiny**0.5) & ~self.is_found
         stays = self.is_found | is_tie | (excess == 0)
@@ -280,6 +289,18 @@ class _Search:
         self.step_before, self.last_step = self.last_step, step
 
 
+def _halfway(low: Tensor, high: Tensor, in_order: bool) -> Tensor:
+    """The middle of two numbers, or of all the floating-point numbers between them: 64 such halvings leave one."""
+    kind = {torch.float64: torch.int64, torch.float32: torch.int32}.get(low.dtype)
+    if not in_order or kind is None:
+        return low + 0.5 * (high - low)
+    first, last = (
+        torch.where(bits < 0, torch.iinfo(kind).min - bits, bits) for bits in (low.view(kind), high.view(kind))
+    )
+    middle = (first >> 1) + (last >> 1) + (first & last & 1)
+    return torch.where(middle < 0, torch.iinfo(kind).min - middle, middle).view(low.dtype)
+
+
 def _solve(logits: Tensor, family: ScalarFamily, components: Distribution, tail: Tensor, is_upper: Tensor) -> Tensor:
     search = _start(logits, family, components, tail, is_upper)
     if tail.dtype == torch.float64:
@@ -287,7 +308,7 @@ def _solve(logits: Tensor, family: ScalarFamily, components: Distribution, tail:
     y, is_tie = search.y.clone(), search.is_tie.clone()
     rows = torch.arange(len(y), device=y.device)
     for n_steps in range(_MAX_STEPS):
-        search.step()
+        search.step(in_order=n_steps > _STEPS_BY_DISTANCE and n_steps % 2 == 1)
         is_last = n_steps == _MAX_STEPS - 1 or bool(search.is_found.all())
         if is_last or n_steps % _STEPS_BETWEEN_SIEVES == _STEPS_BETWEEN_SIEVES - 1:
             y[rows], is_tie[rows] = search.y, search.is_tie
@@ -315,7 +336,7 @@ def _start(logits: Tensor, family: ScalarFamily, components: Distribution, tail:
 
     quantiles = _own_quantiles(family, components, tail, is_upper)
     low, high = but_absent(quantiles, torch.inf).amin(-1), but_absent(quantiles, -torch.inf).amax(-1)
-    is_found = ~(low.isfinite() & high.isfinite())  # levels 0 and 1
+    is_found = ~(low.isfinite() & high.isfinite()) | (tail <= 0)  # levels 0 and 1
     quarter = logits.new_full((1, 1), 0.25)
     lower, upper = family.icdf(components, quarter), family.isf(components, quarter)
     spread, middle = upper - lower, 0.5 * (lower + upper)
@@ -327,7 +348,8 @@ def _start(logits: Tensor, family: ScalarFamily, components: Distribution, tail:
     between, within = average((middle - centre[:, None]).square()), average(spread.square())
     widening = torch.sqrt(1 + 2 * between / within)  # a normal law has within = 1.82 variances
     guess = centre + (average(quantiles) - centre) * widening
-    y = torch.where(is_found, low, torch.where(guess.isfinite(), guess, low + 0.5 * (high - low)).clamp(low, high))
+    ends = torch.where(is_upper, high, low)
+    y = torch.where(is_found, ends, torch.where(guess.isfinite(), guess, low + 0.5 * (high - low)).clamp(low, high))
     first, last = family.support(components)
     has_ends = bool((first.isfinite() | last.isfinite()).any())
     margin = 4 * torch.finfo(y.dtype).eps  # the quantiles are rounded
@@ -341,7 +363,8 @@ def _start(logits: Tensor, family: ScalarFamily, components: Distribution, tail:
         high=high + margin * high.abs(),
         y=y,
         ends=torch.cat([first, last], -1) if has_ends else None,
-        smallest_spread=but_absent(spread, torch.inf).amin(-1),
+        # A component narrower than the grain of its own place is as wide as that.
+        smallest_spread=but_absent(torch.maximum(spread, margin * middle.abs()), torch.inf).amin(-1),
         step_before=torch.full_like(y, torch.inf),
         last_step=torch.full_like(y, torch.inf),
         was_trusted=torch.zeros_like(is_found),

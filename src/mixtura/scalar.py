@@ -124,7 +124,9 @@ class ScalarAnswers(MixtureBatch):
 
     def _log_average(self, of_components: Tensor, is_atom: Callable[[Tensor], Tensor]) -> Tensor:
         """The same of log probabilities of the components, and of atoms that count or do not."""
-        total = torch.logsumexp(self.logits[..., : self.n_components] + of_components, -1)
+        terms = self.logits[..., : self.n_components] + of_components
+        is_none = (terms == -torch.inf).all(-1)  # whose gradient would be NaN
+        total = torch.where(is_none, -torch.inf, torch.logsumexp(torch.where(is_none[..., None], 0, terms), -1))
         if self.atoms is not None:
             log_masses = torch.where(is_atom(self.atoms), self.logits[..., self.n_components :], -torch.inf)
             total = torch.logaddexp(total, log_masses.logsumexp(-1))

@@ -107,6 +107,8 @@ def censored_nll(
     is_known = lower == upper
     # Where one is not asked, it is asked at harmless values: no NaN enters the gradient.
     anywhere = mixture.detach().continuous.components.mean[..., 0]
+    if isinstance(mixture.family, ScalarFamily) and mixture.family.is_discrete:
+        anywhere = anywhere.round()
     log_density = mixture.log_prob(torch.where(is_known, lower, anywhere))
     below = torch.nextafter(lower, torch.full_like(lower, -torch.inf))
     if isinstance(mixture.family, ScalarFamily) and mixture.family.is_discrete:

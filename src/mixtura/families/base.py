@@ -110,16 +110,24 @@ class Family(ABC, Generic[Law]):
         """Mean of the mixture with these weights, shape (*B, K), which sum to 1."""
         axis = -1 - len(components.event_shape)
         means, weights = components.mean, weights.reshape(weights.shape + (1,) * (-1 - axis))
-        # From one of the means on, so that float32 keeps its digits far from the origin.
-        anchor = means.select(axis, 0)
-        return anchor + torch.linalg.vecdot(weights, means - anchor.unsqueeze(axis), dim=axis)
+        about = torch.linalg.vecdot(weights, means, dim=axis)
+        # Weights sum to 1 but for rounding; once more, from there on, float32 keeps its digits far from the origin.
+        mean = about + torch.linalg.vecdot(weights, means - about.unsqueeze(axis), dim=axis)
+        if not bool(mean.isfinite().all()):  # a component without weight may have no mean
+            present = torch.where(weights > 0, means, 0)
+            mean = torch.where(mean.isfinite(), mean, torch.linalg.vecdot(weights, present, dim=axis))
+        return mean
 
     def variance(self, weights: Tensor, components: Law, mean: Tensor) -> Tensor:
         """Variance of the mixture with this mean: mean of the components' variances plus variance of their means."""
         axis = -1 - len(components.event_shape)
         distance = components.mean - mean.unsqueeze(axis)
         weights = weights.reshape(weights.shape + (1,) * (-1 - axis))
-        return torch.linalg.vecdot(weights, torch.addcmul(components.variance, distance, distance), dim=axis)
+        parts = torch.addcmul(components.variance, distance, distance)
+        variance = torch.linalg.vecdot(weights, parts, dim=axis)
+        if bool(variance.isnan().any()):  # a component without weight may have no variance
+            variance = torch.linalg.vecdot(weights, torch.where(weights > 0, parts, 0), dim=axis)
+        return variance
 
     def map(self, components: Law, function: Callable[[Tensor], Tensor]) -> Law:
         """The components with `function` applied to each defining tensor (indexing, moving, detaching...)."""

@@ -9,6 +9,7 @@ from torch.distributions import Distribution, Normal
 
 from .base import ScalarFamily
 
+_ROOT_2PI = math.sqrt(2 * math.pi)
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _FARTHEST = {torch.float32: 12.9, torch.float64: 37.5}
 """Scales from the mean beyond which exp(-z^2/2) is below the smallest normal number: as good as 0, but to let it
@@ -127,15 +128,16 @@ class NormalFamily(ScalarFamily[Normal]):
         z = (y - components.loc) / components.scale
         distance = z.abs()
         tail = 0.5 * torch.special.erfc(math.sqrt(0.5) * distance)
-        near = distance.clamp(max=_FARTHEST.get(y.dtype, torch.inf))
-        density = (-_HALF_LOG_2PI - 0.5 * near.square()).exp() / components.scale
+        farthest = _FARTHEST.get(y.dtype, torch.inf)
+        density = torch.exp(-0.5 * distance.clamp(max=farthest).square())
+        density = torch.threshold(density, 1.001 * math.exp(-0.5 * farthest**2), 0) / (_ROOT_2PI * components.scale)
         return tail, torch.copysign(z.new_ones(()), z), density
 
     def third_moment(self, components):
         return torch.zeros_like(components.loc)
 
     def slope(self, components, y):
-        return (components.loc - y) / components.scale.square()
+        return (components.loc - y) / components.scale / components.scale
 
     def mean_distance(self, components, y):
         return mean_absolute(y - components.loc, components.scale)

@@ -159,7 +159,7 @@ class WarpedFamily(ScalarFamily[Warped]):
         low, high = self.support(components)
         is_below, is_above = y <= low, y >= high
         middle = components.loc + components.scale * self.transform(self.base.icdf(components.base, 0.5 + 0 * low))
-        inside = torch.where(is_below | is_above, middle, y)
+        inside = torch.where(is_below | is_above, middle.detach(), y)
         warped = (inside - components.loc) / components.scale
         is_falling = components.scale * self.transform.sign < 0
         if isinstance(self.transform, SigmoidTransform):  # from the nearer end: torch's own loses digits near 1
