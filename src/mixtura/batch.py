@@ -50,6 +50,9 @@ class MixtureBatch(Distribution):
         if n_atoms and not (isinstance(self.family, ScalarFamily) and not self.family.is_circular):
             got, fix = f"atoms of {self.family!r}", "leave the atoms out"
             raise MixturaError("E-mixture-atoms", got, "atoms of a scalar target that is no angle", fix)
+        if n_atoms and self.family.is_discrete and bool((atoms != atoms.round()).any()):  # pyright: ignore
+            fix = "round the atoms, or choose a continuous family"
+            raise MixturaError("E-mixture-atoms", "atoms of counts that are not whole", "whole numbers", fix)
         dtype = logits.dtype
         for parameter in self.family.parameters(components):
             dtype = torch.promote_types(dtype, parameter.dtype)
@@ -114,6 +117,16 @@ class MixtureBatch(Distribution):
         return self._with(
             torch.where(share > -torch.inf, logits - share, -math.log(self.n_components)), self.components
         )
+
+    def merged_atoms(self: Batch) -> Batch:
+        """The same mixture with equal atoms as one: the first of them has all the weight, the others none."""
+        if self.atoms is None or self.n_atoms < 2:
+            return self
+        k, same = self.n_components, self.atoms[..., :, None] == self.atoms[..., None, :]
+        total = torch.where(same, self.logits[..., None, k:], -torch.inf).logsumexp(-1)
+        is_first = ~(same & torch.ones_like(same).tril(-1)).any(-1)
+        logits = torch.cat([self.logits[..., :k], torch.where(is_first, total, -torch.inf)], -1)
+        return self._with(logits, self.components, self.atoms)
 
     @property
     def dtype(self) -> torch.dtype:

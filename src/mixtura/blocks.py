@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .errors import MixturaError
+
 if TYPE_CHECKING:
     from .batch import MixtureBatch
 
@@ -17,6 +19,20 @@ _TEACHES_MALLOC = 2**25 - 2**16
 """Bytes. glibc hands freed memory back to the system, to be fetched again page by page for the next temporary of the
 same size (12 times the time of a division), until something as large as this, up to 32 MiB, has once been freed."""
 
+_NUMBERS_AT_ONCE = 2**22
+"""Of draws and their densities, about 32 MiB."""
+
+
+def rows_to_draw(mixture: MixtureBatch, n_draws: int) -> int:
+    """How many rows of a mixture to draw from at once."""
+    return max(1, _NUMBERS_AT_ONCE // (n_draws * mixture.n_components * mixture.event_shape.numel()))
+
+
+def check_draws(n_draws: int, least: int) -> None:
+    """Raise ``E-draws`` where an answer by draws is asked with fewer than it needs."""
+    if not isinstance(n_draws, int) or n_draws < least:
+        raise MixturaError("E-draws", f"n_draws={n_draws!r}", f"an integer >= {least}", "ask for more draws")
+
 
 def in_blocks(
     answer: Callable[..., Tensor],
@@ -25,9 +41,9 @@ def in_blocks(
     n_event_axes: int = 0,
     block: int = ROWS_IN_A_BLOCK,
 ) -> Tensor:
-    """`answer(mixture, *values)`, computed for blocks of the batch's longest axis where there are many rows.
+    """`answer(mixture, *values)`, computed for blocks of the longest axis where there are many answers.
 
-    Where a gradient is asked for, all rows are computed at once: their graph has to be kept anyway.
+    Where a gradient is asked for, all are computed at once: their graph has to be kept anyway.
 
     Parameters
     ----------
@@ -39,35 +55,25 @@ def in_blocks(
     block
         How many answers are computed at once.
     """
-    batch_shape = mixture.batch_shape
-    blocks = _row_blocks(mixture, values, block)
-    if len(blocks) == 1:
+    batch_shape, n_value_event_axes = mixture.batch_shape, len(mixture.event_shape)
+    shape = torch.broadcast_shapes(batch_shape, *(value.shape[: value.ndim - n_value_event_axes] for value in values))
+    needs_graph = mixture.needs_graph() or (torch.is_grad_enabled() and any(value.requires_grad for value in values))
+    if shape.numel() <= block or needs_graph:
         return answer(mixture, *values)
     torch.empty(_TEACHES_MALLOC, dtype=torch.uint8)
-    axis = batch_shape.index(max(batch_shape))
-    from_the_right = axis - len(batch_shape)
-    n_value_event_axes = len(mixture.event_shape)
+    longest = max(shape)
+    axis = shape.index(longest) - len(shape)  # from the right
+    step = max(1, longest * block // shape.numel())
+    leading = (slice(None),) * (len(batch_shape) + axis)
 
-    def rows_of(value: Tensor, rows: slice) -> Tensor:
-        place = value.ndim - n_value_event_axes + from_the_right
-        if place < 0 or value.shape[place] == 1:
-            return value
-        return value.narrow(place, rows.start, rows.stop - rows.start)
+    def rows_of(value: Tensor, start: int, length: int) -> Tensor:
+        place = value.ndim - n_value_event_axes + axis
+        return value if place < 0 or value.shape[place] == 1 else value.narrow(place, start, length)
 
-    leading = (slice(None),) * axis
-    parts = [answer(mixture[(*leading, rows)], *(rows_of(value, rows) for value in values)) for rows in blocks]
-    return torch.cat(parts, parts[0].ndim - n_event_axes + from_the_right)
-
-
-def _row_blocks(mixture: MixtureBatch, values: tuple[Tensor, ...], block: int) -> list[slice]:
-    """Slices of the longest batch axis, each of about `block` answers; one where there is no need."""
-    batch_shape = mixture.batch_shape
-    n_answers = torch.broadcast_shapes(
-        batch_shape, *(value.shape[: value.ndim - len(mixture.event_shape)] for value in values)
-    ).numel()
-    needs_graph = mixture.needs_graph() or (torch.is_grad_enabled() and any(value.requires_grad for value in values))
-    if not batch_shape or n_answers <= block or needs_graph:
-        return [slice(None)]
-    longest = max(batch_shape)
-    step = max(1, longest * block // n_answers)
-    return [slice(start, min(start + step, longest)) for start in range(0, longest, step)]
+    parts = []
+    for start in range(0, longest, step):
+        length = min(step, longest - start)
+        in_batch = -axis <= len(batch_shape) and batch_shape[axis] > 1
+        some = mixture[(*leading, slice(start, start + length))] if in_batch else mixture
+        parts.append(answer(some, *(rows_of(value, start, length) for value in values)))
+    return torch.cat(parts, parts[0].ndim - n_event_axes + axis)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .errors import MixturaError
 from .families import AnyFamily, VectorFamily, get_family
+from .families.triangular import triangle
 
 if TYPE_CHECKING:
     from .mixture import Mixture
@@ -22,7 +23,12 @@ def pooled(mixtures: Sequence[Mixture], weights: Tensor | Sequence[float] | None
     first = mixtures[0]
     share = torch.ones(len(mixtures)) if weights is None else torch.as_tensor(weights)
     share = share.to(first.logits)
-    fits = share.ndim and share.shape[-1] == len(mixtures) and bool((share >= 0).all() & (share.sum(-1) > 0).all())
+    fits = (
+        share.ndim
+        and bool(share.isfinite().all())
+        and share.shape[-1] == len(mixtures)
+        and bool((share >= 0).all() & (share.sum(-1) > 0).all())
+    )
     is_alike = all(
         (mixture.family, mixture.event_shape, mixture.dtype) == (first.family, first.event_shape, first.dtype)
         for mixture in mixtures
@@ -115,7 +121,7 @@ def reduced(mixture: Mixture, n_components: int) -> Mixture:
 def _log_det(covariance: Tensor, is_full: bool) -> Tensor:
     """log det of covariances, or of their diagonals alone, which is what a diagonal law keeps."""
     if is_full and covariance.shape[-1] > 1:
-        return torch.linalg.cholesky(covariance).diagonal(dim1=-2, dim2=-1).log().sum(-1) * 2
+        return triangle(covariance).diagonal(dim1=-2, dim2=-1).log().sum(-1) * 2
     return covariance.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
@@ -126,5 +132,5 @@ def _as_components(mixture: Mixture, mean: Tensor, covariance: Tensor) -> tuple[
     if kind is None:
         return mixture.family, (mean[..., 0], scale[..., 0])
     if kind in ("full", "low_rank"):
-        return get_family("normal", mean.shape[-1]), (mean, torch.linalg.cholesky(covariance))
+        return get_family("normal", mean.shape[-1]), (mean, triangle(covariance))
     return mixture.family, (mean, scale)

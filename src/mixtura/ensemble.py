@@ -40,7 +40,7 @@ def decompose(
     Parameters
     ----------
     mixtures, weights
-        As for `Mixture.pool`; weights of shape (M,).
+        As for `Mixture.pool`.
     n_draws, generator
         As for `Mixture.entropy`.
 
@@ -69,7 +69,9 @@ def decompose(
             "E-covariance-angle", "angles", "coordinates on the line", "ask the mutual information alone"
         )
     share = (torch.ones(len(mixtures)) if weights is None else torch.as_tensor(weights)).to(pool.logits)
-    share = share / share.sum()
+    share = share / share.sum(-1, keepdim=True)
+    by_member = share.unbind(-1)
+    share = share.reshape(*share.shape[:-1], *[1] * len(pool.event_shape), share.shape[-1])
     shape = pool.batch_shape + pool.event_shape
     means, variances = (
         torch.stack([getattr(member, name).expand(shape) for member in mixtures], -1) for name in ("mean", "variance")
@@ -78,6 +80,6 @@ def decompose(
     epistemic = (share * (means - (share * means).sum(-1, keepdim=True)).square()).sum(-1)
     entropies = [member.entropy(n_draws, generator) for member in mixtures]
     whole = pool.entropy(n_draws, generator)
-    value = whole.value - sum(w * part.value for w, part in zip(share, entropies, strict=True))
-    error = whole.error + sum(w * part.error for w, part in zip(share, entropies, strict=True))
+    value = whole.value - sum(w * part.value for w, part in zip(by_member, entropies, strict=True))
+    error = whole.error + sum(w * part.error for w, part in zip(by_member, entropies, strict=True))
     return Decomposition(pool.variance, aleatoric, epistemic, Estimate(value.clamp(min=0), error))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from .blocks import in_blocks
+from .blocks import check_draws, in_blocks, rows_to_draw
 from .families import ScalarFamily
 from .families.quadrature import quadrature
 from .modes import whole_numbers
@@ -31,10 +31,15 @@ def entropy(mixture: Mixture, n_draws: int, generator: torch.Generator | None) -
     """-E[log p(Y)] in nats; see `Mixture.entropy`."""
     family = mixture.family
     if not isinstance(family, ScalarFamily):
+        check_draws(n_draws, 2)
+        own = generator or mixture.own_generator()
+
+        def drawn(rows: Mixture) -> Tensor:
+            surprise = -rows.log_prob(rows.sample((n_draws,), own))
+            return torch.stack([surprise.mean(0), surprise.std(0) / n_draws**0.5])
+
         with torch.no_grad():
-            generator = generator or mixture.own_generator()
-            surprise = -mixture.log_prob(mixture.sample((n_draws,), generator))
-            return Estimate(surprise.mean(0), surprise.std(0) / n_draws**0.5)
+            return Estimate(*in_blocks(drawn, mixture, block=rows_to_draw(mixture, n_draws)))
 
     def answer(rows: Mixture) -> Tensor:
         if family.is_discrete:
@@ -45,12 +50,8 @@ def entropy(mixture: Mixture, n_draws: int, generator: torch.Generator | None) -
         finer, coarser = (_integral(family, inner, n_nodes) for n_nodes in (12, 8))
         value, error = finer, (finer - coarser).abs()
         if rows.atoms is not None:
-            masses = rows.weights[..., rows.n_components :]
-            share = rows.weights[..., : rows.n_components].sum(-1)
-            # Of equal atoms, which are one, the first counts.
-            same = rows.atoms[..., :, None] == rows.atoms[..., None, :]
-            is_first = ~(same & torch.ones_like(same).tril(-1)).any(-1)
-            merged = torch.where(is_first, torch.where(same, masses[..., None, :], 0).sum(-1), 0)
+            weights = rows.merged_atoms().weights
+            merged, share = weights[..., rows.n_components :], weights[..., : rows.n_components].sum(-1)
             value = share * finer - torch.special.xlogy(share, share) - torch.special.xlogy(merged, merged).sum(-1)
             error = share * error
         return torch.stack([value, error], -1)

@@ -280,7 +280,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.family_ = get_family(self.family, self._event_size, self.covariance_type)
         self.atoms_ = self._find_atoms(target, weight)
         is_atom = np.isin(target.values, self.atoms_)
-        if target.upper is None:
+        if target.upper is None and not is_atom.all():
             check_support(self.family_, target.values[~is_atom] if len(self.atoms_) else target.values, target.names)
         self.encoder_ = TableEncoder().fit(X, weight)
         self.y_scaler_ = fit_target_scaler(target.points, weight, target.names, self.family_)
@@ -524,6 +524,19 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if target.upper is not None:
             return -censored_nll(mixture, values, torch.tensor(target.upper), reduction="none").numpy()
         return mixture.log_prob(values).numpy()
+
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """R^2 of `predict`, as of every scikit-learn regressor; `mixtura.metrics` judges the whole density.
+
+        Raises
+        ------
+        MixturaError
+            ``E-target-type`` for censored targets, of which only `score_samples` knows a score.
+        """
+        if self._check_target(y, reset=False).upper is not None:
+            fix = "take the mean of score_samples(X, y)"
+            raise MixturaError("E-target-type", "R^2 of intervals", "known targets", fix)
+        return float(super().score(X, y, sample_weight))
 
     def sample(
         self, X: Any, n_samples: int = 1, random_state: int | np.random.RandomState | None = None

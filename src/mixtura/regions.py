@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .blocks import check_draws, in_blocks, rows_to_draw
 from .families import ScalarFamily
 from .modes import Peaks, by_row, find_peaks, log_height, log_prob_and_slope, support_ends, whole_numbers, widen
 
@@ -205,6 +206,7 @@ def _scalar_region(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tup
     """Lower and upper ends of mixtures with one batch axis, and their log density at the edge."""
     if family.is_discrete:
         return _densest_numbers(family, mixture, level)
+    mixture = mixture.merged_atoms()
     if mixture.atoms is None:
         return _densest(family, mixture, level)
     masses, k = mixture.weights[:, mixture.n_components :], mixture.n_components
@@ -271,10 +273,13 @@ def denser_mass(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Tensor:
         return torch.where(mass > here * (1 + 1e-12), mass, 0).sum(-1)
     inner = mixture.continuous
     log_level = inner.log_prob(y)
-    lowest = torch.where(log_level > -torch.inf, log_level, torch.finfo(y.dtype).min)
+    is_possible = log_level.isfinite()
+    # Elsewhere any level will do: all of the continuous part is denser, or none of it where the density is infinite.
+    lowest = torch.where(is_possible, log_level, inner.log_prob(inner.median))
     sides = _Sides.of(family, inner, find_peaks(family, inner), lowest)
     points, _ = _crossings(family, inner, sides, lowest, 0.5 * (sides.minimum + sides.top))
-    inside = _mass(inner, sides, points)
+    inside = torch.where(is_possible, _mass(inner, sides, points), (log_level < 0).to(y))
+    mixture = mixture.merged_atoms()
     if mixture.atoms is None:
         return inside
     masses = mixture.weights[:, mixture.n_components :]
@@ -287,10 +292,16 @@ def denser_mass(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Tensor:
 @torch.no_grad()
 def drawn_threshold(mixture: Mixture, level: Tensor, n_draws: int, generator: torch.Generator | None) -> Tensor:
     """The log density that a draw exceeds with probability `level`, from draws, shape batch_shape."""
-    generator = generator or mixture.own_generator()
-    log_probs = mixture.log_prob(mixture.sample((n_draws,), generator)).sort(0, descending=True).values
+    check_draws(n_draws, 1)
+    own = generator or mixture.own_generator()
+
+    def answer(rows: Mixture, index: Tensor) -> Tensor:
+        log_probs = rows.log_prob(rows.sample((n_draws,), own)).sort(0, descending=True).values
+        return log_probs.gather(0, index[..., 0][None])[0]
+
     index = (level * n_draws).ceil().long().clamp(1, n_draws) - 1
-    return log_probs.gather(0, index.expand(mixture.batch_shape)[None])[0]
+    index = index[..., None].expand(*mixture.batch_shape, *mixture.event_shape)
+    return in_blocks(answer, mixture, index, block=rows_to_draw(mixture, n_draws))
 
 
 @torch.no_grad()

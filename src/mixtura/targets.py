@@ -77,6 +77,9 @@ def as_target(y: Any) -> Target:
         fix = "choose a number, such as days since a start"
         raise MixturaError("E-target-type", "dates", "numbers", fix)
     names: list[str] | None = None
+    dtype = getattr(y, "dtype", None)
+    if isinstance(dtype, pd.CategoricalDtype) and isinstance(dtype.categories.dtype, pd.IntervalDtype):  # of pd.cut
+        y = y.astype(dtype.categories.dtype)
     if isinstance(getattr(y, "dtype", None), pd.IntervalDtype):
         return _as_intervals(y)
     if isinstance(y, pd.Series | pd.DataFrame):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any, TypeVar
 
+import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -36,7 +37,9 @@ class VectorAnswers(MixtureBatch):
         deviation = self.components.mean - self.mean.unsqueeze(-2)
         within = family.covariance(self.components)
         between = deviation[..., :, None] * deviation[..., None, :]
-        return (self.weights[..., None, None] * (within + between)).sum(-3)
+        weights = self.weights[..., None, None]
+        # A component without weight may have no covariance.
+        return (weights * torch.where(weights > 0, within + between, 0)).sum(-3)
 
     def marginal(self: Vectors, dims: Any) -> Vectors:
         """The mixture of some coordinates of a vector target: scalar for one number, else a vector in that order.
@@ -52,6 +55,8 @@ class VectorAnswers(MixtureBatch):
             ``E-vector-only`` for a scalar target, ``E-marginal-dim`` for a coordinate that is not there.
         """
         family = self._vector_family("marginal", "a scalar mixture is its own margin")
+        if isinstance(dims, Tensor):
+            dims = dims.tolist()
         chosen = self._coordinates([dims] if isinstance(dims, Integral) else dims)
         if isinstance(dims, Integral):
             return self._with(self.logits, family.marginal(self.components, chosen[0]))
@@ -74,7 +79,8 @@ class VectorAnswers(MixtureBatch):
         ------
         MixturaError
             ``E-vector-only`` for a scalar target, ``E-marginal-dim`` for coordinates that are not there, repeated, or
-            all of them, ``E-value-shape`` for values that do not fit.
+            all of them, ``E-value-shape`` for values that do not fit, ``E-condition-density`` for values that have no
+            density, or one too small for a number.
 
         References
         ----------
@@ -95,6 +101,8 @@ class VectorAnswers(MixtureBatch):
         values = self._as_tensor(values).to(self.dtype)
         if not bool(values.isfinite().all()):
             raise MixturaError("E-value-nan", "values that are NaN or infinite", "numbers", "leave these rows out")
+        if isinstance(dims, Tensor):
+            dims = dims.tolist()
         if isinstance(dims, Integral):
             dims, values = [int(dims)], values.unsqueeze(-1)
         known = self._coordinates(dims)
@@ -110,17 +118,22 @@ class VectorAnswers(MixtureBatch):
         values = values.expand(*shape, len(known)).unsqueeze(-2)
         family = ordered._vector_family("condition", "")
         log_prob, components = family.condition(ordered.components, len(known), values)
-        given = self._with((self.logits + log_prob).log_softmax(-1), components)
+        joint = self.logits + log_prob
+        if not bool((joint > -torch.inf).any(-1).all()):
+            fix = "leave these rows out: every weight would be 0/0"
+            raise MixturaError("E-condition-density", "values with no density", "values that may occur", fix)
+        given = self._with(joint.log_softmax(-1), components)
         return given.marginal(0) if len(others) == 1 else given
 
-    def _coordinates(self, dims: Sequence[Any]) -> list[int]:
+    def _coordinates(self, dims: Any) -> list[int]:
         """Coordinates counted from 0, each there and none twice."""
         d = self.event_shape[0]
+        dims = list(dims) if isinstance(dims, Iterable) else [dims]
         if (
             not all(isinstance(dim, Integral) and -d <= int(dim) < d for dim in dims)
             or len({dim % d for dim in dims}) != len(dims)
             or not len(dims)
         ):
             expected = f"different coordinates with -{d} <= dim < {d}"
-            raise MixturaError("E-marginal-dim", f"dims={list(dims)}", expected, "count coordinates from 0")
+            raise MixturaError("E-marginal-dim", f"dims={dims}", expected, "count coordinates from 0")
         return [int(dim) % d for dim in dims]

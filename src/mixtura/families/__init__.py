@@ -95,7 +95,7 @@ def get_family(
     scalar = named.get(None)
     if event_size is not None and covariance_type == "diag" and isinstance(scalar, ScalarFamily):
         return ProductFamily((scalar,) * event_size)
-    known = ", ".join(repr(candidate) for candidate in FAMILIES)
+    known = ", ".join(sorted({candidate.name for candidate in FAMILIES} - {ProductFamily.name, WarpedFamily.name}))
     got = f"family={family!r} with covariance_type={covariance_type!r}"
     fix = "choose a registered family" if scalar is None else "take covariance_type='diag'"
     raise MixturaError("E-family-unknown", got, f"one of {known}", fix)

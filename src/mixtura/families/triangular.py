@@ -37,7 +37,7 @@ class TriangularFamily(VectorFamily[Law]):
         *shape, loc, scale_tril = self.parameters(components)
         # Rows of L in another order are no triangle; QR of their transpose turns them back into one, without squares.
         dims = list(dims)
-        upper = torch.linalg.qr(scale_tril[..., dims, :].mT, mode="r").R[..., : len(dims), :]
+        upper = torch.linalg.qr(scale_tril[..., dims, :].mT).R  # with Q, without which there is no gradient
         signs = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(upper)
         return self.from_parameters(*shape, loc[..., dims], (signs[..., :, None] * upper).mT.tril())
 
@@ -49,6 +49,17 @@ class TriangularFamily(VectorFamily[Law]):
         others = loc[..., n_known:] + (scale_tril[..., n_known:, :n_known] @ z[..., None])[..., 0]
         factor = scale_tril[..., n_known:, n_known:].expand(*others.shape, others.shape[-1])
         return z, known.diagonal(dim1=-2, dim2=-1), others, factor
+
+
+def triangle(covariance: Tensor) -> Tensor:
+    """L of a covariance L L^T; one that rounding has made singular is widened by as much as that may have taken."""
+    scale_tril, info = torch.linalg.cholesky_ex(covariance)
+    widening = 4 * covariance.shape[-1] * torch.finfo(covariance.dtype).eps
+    while bool(info.any()) and widening < 1:
+        wider = covariance + torch.diag_embed(widening * covariance.diagonal(dim1=-2, dim2=-1))
+        scale_tril, info = torch.linalg.cholesky_ex(torch.where((info > 0)[..., None, None], wider, covariance))
+        widening *= 10
+    return scale_tril
 
 
 def triangle_from_raw(raw: Tensor, scale_floor: Tensor | float) -> tuple[Tensor, Tensor]:
