@@ -20,7 +20,7 @@ from torch.distributions import (
     StudentT,
 )
 
-from mixtura import Mixture
+from mixtura import MixturaError, Mixture
 from mixtura.families import (
     AsymmetricLaplace,
     Logistic,
@@ -336,6 +336,26 @@ def test_atoms_are_modes_of_infinite_height():
     assert modes.height[0].item() == pytest.approx(0.5 / math.sqrt(2 * math.pi))
 
 
+def test_equal_atoms_are_one_mode():
+    logits = torch.tensor([[0.4, 0.1, 0.2, 0.3], [0.4, 0.1, 0.2, 0.3]], dtype=F64).log()
+    atoms = torch.tensor([[0.0, 0.0, 5.0], [1.0, 0.0, 1.0]], dtype=F64)
+    modes = Mixture(logits, Normal(torch.zeros(2, 1, dtype=F64), 1.0), atoms).modes()
+    assert modes.count.tolist() == [3, 3]
+    assert modes.loc[0, 1:3].tolist() == [0.0, 5.0] or modes.loc[0, 1:3].tolist() == [5.0, 0.0]
+    torch.testing.assert_close(modes.mass[:, :3], tensor(0.4, 0.3, 0.3, 0.4, 0.4, 0.2).reshape(2, 3))
+
+
+def test_a_component_without_weight_may_be_anything():
+    logits, infinite = tensor(0.0, -torch.inf), torch.inf
+    for components in (Normal(tensor(1.0, infinite), 1.0), StudentT(tensor(5.0, 0.5), tensor(1.0, 3.0), 1.0)):
+        assert found(Mixture(logits, components)).tolist() == pytest.approx([1.0])
+    loc = torch.stack([tensor(1.0, 2.0), tensor(infinite, 0.0)])
+    student = MultivariateStudentT(tensor(5.0, 0.5), loc, torch.eye(2, dtype=F64).expand(2, 2, 2))
+    modes = Mixture(logits, student).modes()
+    torch.testing.assert_close(modes.loc, loc[:1])
+    torch.testing.assert_close(modes.mass, tensor(1.0))
+
+
 VECTORS = [
     MultivariateNormal(tensor(0.0, 6.0)[:, None].expand(2, 3), torch.eye(3, dtype=F64)),
     Independent(Normal(tensor(0.0, 6.0)[:, None].expand(2, 3), 1.0), 1),
@@ -367,6 +387,137 @@ def test_modes_of_a_number_and_an_angle():
     )
     modes = Mixture(tensor(0.7, 0.3).log(), laws).modes()
     torch.testing.assert_close(modes.loc, torch.stack([tensor(2.0, 0.0), tensor(29.0, 2.0)]), atol=1e-6, rtol=0)
+
+
+def test_vectors_in_single_precision():
+    loc, covariance = torch.tensor([[-1.03, 0.2], [1.17, 0.4]]), torch.tensor([[0.25, 0.1], [0.1, 0.37]])
+    modes = Mixture(torch.zeros(2), MultivariateNormal(loc, covariance)).modes()
+    assert (modes.count.item(), modes.loc.dtype, modes.height.dtype) == (2, torch.float32, torch.float32)
+    torch.testing.assert_close(modes.loc, loc, atol=1e-3, rtol=0)
+    for seed in range(10):
+        weights, loc, covariance = random_vector(seed)
+        mixture = Mixture(weights.log(), MultivariateNormal(loc, covariance))
+        assert mixture.to(torch.float32).modes().count == mixture.modes().count
+
+
+@pytest.mark.parametrize("shift", [1e4, 1e8])
+def test_vectors_far_from_0(shift):
+    for seed in range(10):
+        weights, loc, covariance = random_vector(seed)
+        mixture = Mixture(weights.log(), MultivariateNormal(loc, covariance))
+        modes, moved = mixture.modes(), mixture.affine(shift, 1.0).modes()
+        assert moved.count == modes.count
+        torch.testing.assert_close(moved.loc - shift, modes.loc, atol=1e-4, rtol=0)
+    laws = [Laplace(tensor(0.0, 5.0) + shift, 1.0), Normal(tensor(0.0, 5.0) + shift, 1.0)]
+    assert Mixture(tensor(0.0, 0.0), Product(laws)).modes().count == 2
+
+
+BESIDES = [
+    (Laplace(tensor(2.0), tensor(1.0)), 2.0, 0.5),
+    (AsymmetricLaplace(tensor(1.0), tensor(1.0), tensor(3.0)), 1.0, 0.3),
+    (TruncatedNormal(tensor(-1.0), tensor(1.0), tensor(0.0), tensor(torch.inf)), 0.0, 1.525135276160981),
+    (TruncatedNormal(tensor(9.0), tensor(1.0), tensor(0.0), tensor(5.0)), 5.0, None),
+    (Gamma(tensor(1.0), tensor(2.0)), 0.0, 2.0),
+    (Gamma(tensor(0.8), tensor(1.0)), 0.0, torch.inf),
+    (ScaledBeta(tensor(3.0), tensor(1.0), 0.0, 1.0), 1.0, 3.0),
+    (LogNormal(tensor(0.0), tensor(5.0)), math.exp(-25), math.exp(12.5) / (5 * math.sqrt(2 * math.pi))),
+    (StudentT(tensor(1.0), tensor(2.0), tensor(1.0)), 2.0, 1 / math.pi),
+    (VonMises(tensor(1.0), tensor(0.0), -CIRCLE[:1], CIRCLE[:1]), None, 0.5 / math.pi),
+]
+
+
+@pytest.mark.parametrize(("law", "loc", "height"), BESIDES, ids=lambda part: type(part).__name__)
+def test_a_kink_or_an_end_of_the_support_in_one_coordinate(law, loc, height):
+    for laws, normal in (([law, Normal(tensor(7.0), 2.0)], 1), ([Normal(tensor(7.0), 2.0), law], 0)):
+        modes = Mixture(tensor(0.0), Product(laws)).modes()
+        assert (modes.count.item(), modes.mass.item()) == (1, 1.0)
+        assert modes.loc[0, normal].item() == pytest.approx(7.0)
+        if loc is not None:
+            assert modes.loc[0, 1 - normal].item() == pytest.approx(loc, rel=1e-9, abs=1e-300)
+        if height is not None:
+            assert modes.height.item() == pytest.approx(height * 0.5 / math.sqrt(2 * math.pi))
+
+
+def test_no_products_have_no_modes():
+    laws = Product([Gamma(torch.ones(0, 2), 1.0), VonMises(*torch.ones(4, 0, 2, dtype=F64))])
+    assert Mixture(torch.zeros(0, 2), laws).modes().loc.shape == (0, 0, 2)
+
+
+def test_two_crossing_laplaces_have_three_modes():
+    laws = [Laplace(tensor(0.0, 1.0), tensor(0.1, 1.0)), Laplace(tensor(1.0, 0.0), tensor(1.0, 0.1))]
+    mixture = Mixture(tensor(0.0, 0.0), Product(laws))
+    modes = mixture.modes()
+    places = {tuple(place) for place in modes.loc.tolist()}
+    assert places == {(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)}
+    torch.testing.assert_close(modes.height, mixture.log_prob(modes.loc).exp())
+
+
+def test_an_ascent_leaves_a_saddle():
+    # At 0 the density is highest along each coordinate, and rises along the diagonal.
+    laws = Product([Normal(tensor(-0.8, 0.8, 0.0), 1.0), Normal(tensor(-0.8, 0.8, 0.0), 1.0)])
+    modes = Mixture(tensor(0.0, 0.0, -9.0), laws).modes()
+    assert modes.count == 2
+    assert modes.mass.sum().item() == pytest.approx(1)
+
+
+def test_modes_in_the_plane_of_products_are_those_on_a_grid():
+    ring = torch.linspace(0, 2 * math.pi, 25, dtype=F64)
+    ring = 1e-4 * torch.stack([ring.cos(), ring.sin()], -1)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        k = 2 + seed % 4
+        loc, scale = 2 * rng.normal(size=(2, k)), np.exp(0.5 * rng.normal(size=(2, k)))
+        weights, loc, scale = map(torch.as_tensor, (rng.dirichlet(np.full(k, 2.0)), loc, scale))
+        mixture = Mixture(weights.log(), Product([Normal(loc[0], scale[0]), Laplace(loc[1], scale[1])]))
+        truth, modes = plane_modes(mixture, 8.0), mixture.modes()
+        assert np.abs(truth[:, None] - modes.loc.numpy()).max(-1).min(1).max() < 1e-3
+        around = mixture.log_prob(modes.loc[:, None] + ring)  # the grid misses flat kinks
+        assert (around < mixture.log_prob(modes.loc)[:, None]).all()
+        assert modes.mass.sum().item() == pytest.approx(1)
+
+
+def test_a_component_with_a_mode_in_every_corner():
+    law = ScaledBeta(tensor(0.5), tensor(0.7), 0.0, 1.0)
+    modes = Mixture(tensor(0.0), Product([law, law])).modes()
+    assert sorted(modes.loc.tolist()) == [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
+    assert (modes.height == torch.inf).all()
+
+
+@pytest.mark.parametrize("counts", [Poisson(tensor(3.0)), NegativeBinomial(tensor(2.0), logits=tensor(0.3))])
+def test_vectors_with_counts_have_no_modes(counts):
+    with pytest.raises(MixturaError, match="E-not-continuous"):
+        Mixture(tensor(0.0), Product([Normal(tensor(0.0), 1.0), counts])).modes()
+
+
+def test_a_mode_at_the_cut_of_a_circle_and_beside_it_is_one():
+    angles = VonMises(tensor(3.1, -3.1), tensor(9.0, 9.0), -CIRCLE, CIRCLE)
+    modes = Mixture(tensor(0.0, 0.0), Product([angles, Normal(tensor(0.0, 0.0), 1.0)])).modes()
+    assert modes.count == 1
+    assert modes.loc.abs().tolist()[0] == pytest.approx([math.pi, 0.0])
+    assert modes.mass.item() == pytest.approx(1)
+
+
+def test_a_covariance_near_singular():
+    scale_tril, zero = tensor(1.0, 0.0, 1.0, 1e-9).reshape(2, 2), torch.zeros(2, 2, dtype=F64)
+    one = Mixture(tensor(0.0), MultivariateNormal(zero[:1], scale_tril=scale_tril)).modes()
+    same = Mixture(tensor(0.0, 0.0), MultivariateNormal(zero, scale_tril=scale_tril)).modes()
+    for modes in (one, same):
+        assert (modes.count.item(), modes.mass[0].item(), modes.loc.tolist()) == (1, 1.0, [[0.0, 0.0]])
+    for other in ((5.0, 5.0), (1.0, 3.0)):  # along the ridge, and beside it
+        loc = torch.stack([zero[0], tensor(*other)])
+        two = Mixture(tensor(0.0, 0.0), MultivariateNormal(loc, scale_tril=scale_tril)).modes()
+        torch.testing.assert_close(two.loc[two.loc[:, 0].argsort()], loc, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("df", [0.5, 1.0, 1.5, 2.0])
+def test_tails_without_variance(df):
+    loc = torch.stack([tensor(0.0, 0.0), tensor(30.0, 5.0)])
+    both = MultivariateStudentT(tensor(df, df), loc, torch.eye(2, dtype=F64).expand(2, 2, 2))
+    each = Product([StudentT(tensor(df, df), loc[:, d], 1.0) for d in range(2)])
+    for components in (both, each):
+        modes = Mixture(tensor(0.6, 0.4).log(), components).modes()
+        torch.testing.assert_close(modes.loc, loc, atol=1e-2, rtol=0)
+        torch.testing.assert_close(modes.mass, tensor(0.6, 0.4))
 
 
 # Batches -------------------------------------------------------------------------------------------------------

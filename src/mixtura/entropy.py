@@ -10,7 +10,7 @@ from torch import Tensor
 from .blocks import check_draws, in_blocks, rows_to_draw
 from .families import ScalarFamily
 from .families.quadrature import quadrature
-from .modes import whole_numbers
+from .peaks import whole_numbers
 
 if TYPE_CHECKING:
     from .mixture import Mixture

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .blocks import check_draws, in_blocks, rows_to_draw
 from .families import ScalarFamily
-from .modes import Peaks, by_row, find_peaks, log_height, log_prob_and_slope, support_ends, whole_numbers, widen
+from .peaks import Peaks, by_row, find_peaks, log_height, log_prob_and_slope, support_ends, whole_numbers, widen
 
 if TYPE_CHECKING:
     from .mixture import Mixture

@@ -21,7 +21,7 @@ from .families.normal import normal_log_density
 from .families.quadrature import quadrature
 from .families.triangular import triangle, whiten
 from .mixture import Mixture
-from .modes import whole_numbers
+from .peaks import whole_numbers
 from .regions import denser_mass
 
 Reduction = Literal["mean", "none"]
