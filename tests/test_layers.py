@@ -28,7 +28,7 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"scalar", "vector"},
     {"mixture"},
     {"scores", "ensemble"},
-    {"nets"},
+    {"nets", "adamw"},
     {"training"},
     {"tables", "storage", "datasets"},
     {"targets"},

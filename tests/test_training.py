@@ -10,7 +10,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from mixtura import MDN, MLP, FitReport, MixturaError, Mixture, MixtureHead, get_family, nll
+from mixtura import MDN, MLP, FitReport, MixturaError, MixturaWarning, Mixture, MixtureHead, get_family, nll
+from mixtura.adamw import AdamW
 from mixtura.training import Rows, evaluate_nll, starting_mixture, train
 
 SETTINGS = {"max_epochs": 20, "batch_size": 32, "learning_rate": 5e-3, "weight_decay": 1e-2, "patience": 20}
@@ -258,3 +259,52 @@ def test_weights_count_as_repeated_rows_do():
     torch.testing.assert_close(
         first(torch.full((50, 1), 0.5)).log_prob(y), second(torch.full((50, 1), 0.5)).log_prob(y), atol=1e-2, rtol=1e-2
     )
+
+
+def test_steps_are_those_of_torchs_adamw():
+    ours, theirs = make_network(), make_network()
+    matrices = [p for p in theirs.parameters() if p.ndim >= 2]
+    others = [p for p in theirs.parameters() if p.ndim < 2]
+    reference = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
+    optimizer, rows = AdamW(ours, weight_decay=0.1), make_rows()
+    for step in range(30):
+        rate = 1e-2 / (1 + step)
+        gradient, norm = optimizer.gradient(3 * rows.loss(ours(rows.x)))
+        optimizer.step(gradient, rate)
+        reference.zero_grad()
+        (3 * rows.loss(theirs(rows.x))).backward()
+        torch.testing.assert_close(norm, nn.utils.clip_grad_norm_(theirs.parameters(), 1.0))
+        for group in reference.param_groups:
+            group["lr"] = rate
+        reference.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("at_epoch", [0, 3])
+def test_an_interrupt_keeps_the_best_weights_so_far(at_epoch):
+    network, rows = make_network(), make_rows()
+
+    def interrupt(report: FitReport) -> None:
+        if report.n_epochs == at_epoch + 1:
+            raise KeyboardInterrupt
+
+    with pytest.warns(MixturaWarning, match="W-interrupted"):
+        report = run(network, rows, on_epoch=interrupt)
+    assert report.n_epochs == len(report.train_nll) == at_epoch + 1
+    assert evaluate_nll(network, rows) == pytest.approx(report.best_nll)
+    assert not network.training
+    assert "interrupted" in report.events[-1]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_small_networks_are_trained_on_one_thread_and_the_callers_number_comes_back(n_threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    seen = []
+    try:
+        run(make_network(), make_rows(), max_epochs=1, on_epoch=lambda _: seen.append(torch.get_num_threads()))
+        assert seen == [1]
+        assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)

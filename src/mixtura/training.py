@@ -1,8 +1,8 @@
 """Training: where a network starts, and the loop that fits it."""
 
-import copy
 import math
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,8 @@ from jaxtyping import Float
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from .errors import MixturaError
+from .adamw import AdamW
+from .errors import MixturaError, MixturaWarning
 from .families import AnyFamily
 from .mixture import Mixture
 from .scores import censored_nll, nll
@@ -21,6 +22,8 @@ _MAX_SKIPPED_IN_A_ROW = 20
 _MAX_ROLLBACKS = 3
 _MOST_ROWS_TO_START = 5_000
 _N_EM_STEPS = 40
+_FEWEST_FLOPS_FOR_THREADS = 1e8
+"""Of a step, below which threads wait for each other more than they work; on a busy machine a hundred times more."""
 
 
 @dataclass
@@ -171,7 +174,8 @@ def train(
     an end after `patience` epochs without gain. A step whose loss or gradient is not finite does not reach the
     weights (nor running means): it is counted, the rate is halved, to recover over the next good steps, and its batch
     is tried once more at the end of the epoch. After 20 such steps in a row, or a held-out NLL that is not finite,
-    training goes back to the best weights and to a tenth of the rate or less.
+    training goes back to the best weights and to a tenth of the rate or less. Ctrl-C ends it with the best weights so
+    far and a warning. Small networks are trained on one thread, whatever torch is set to.
 
     Parameters
     ----------
@@ -193,84 +197,91 @@ def train(
     """
     start = time.perf_counter()
     report = FitReport(n_train_rows=len(rows), n_valid_rows=0 if valid_rows is None else len(valid_rows))
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
+    optimizer = AdamW(network, weight_decay)
     buffers = list(network.buffers())
     rate, trust = learning_rate, 1.0  # steps are taken at rate * trust
     n_skipped_in_a_row = n_rollbacks = 0
     judges = rows if valid_rows is None else valid_rows
     report.start_nll = evaluate_nll(network, judges)
-    best_state = copy.deepcopy(network.state_dict())
+    best_state = [tensor.clone() for tensor in (optimizer.values, *buffers)]
     # Patience counts from the best epoch, not from the start: a start with a spike may be lost before it is bettered.
     lowest_nll, lowest_epoch, last_drop = math.inf, 0, 0
 
+    @torch.no_grad()
+    def go_back() -> None:
+        for tensor, value in zip((optimizer.values, *buffers), best_state, strict=True):
+            tensor.copy_(value)
+
     def roll_back(reason: str) -> None:
         nonlocal n_rollbacks, n_skipped_in_a_row, rate, trust
-        network.load_state_dict(best_state)
+        go_back()
         if n_rollbacks == _MAX_ROLLBACKS:
             raise _diverged(reason)
         n_rollbacks, n_skipped_in_a_row, rate, trust = n_rollbacks + 1, 0, rate * min(trust, 0.1), 1.0
-        optimizer.state.clear()
+        optimizer.restart()
         report.events.append(f"{reason}; back to the best weights, learning rate now {rate:.2g}")
 
-    for epoch in range(max_epochs):
-        network.train()
-        total = torch.zeros(())
-        n_steps = 0
-        order = torch.randperm(len(rows), generator=generator)
-        batches = deque((batch, True) for batch in order.split(batch_size))
-        while batches:
-            batch, may_retry = batches.popleft()
-            kept = [buffer.clone() for buffer in buffers]
-            some = rows.take(batch)
-            # Times the batch's mean weight, so that a light batch steps less than a heavy one.
-            loss = some.loss(network(some.x)) * some.weight.mean()
-            optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-            if bool((loss + norm).isfinite()):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * trust
-                optimizer.step()
-                trust = min(1.0, 1.5 * trust)
-                total += loss.detach()
-                n_steps += 1
-                n_skipped_in_a_row = 0
-                continue
-            for buffer, value in zip(buffers, kept, strict=True):
-                buffer.copy_(value)  # a running mean has seen the batch already
-            report.n_skipped_steps += 1
-            n_skipped_in_a_row += 1
-            trust *= 0.5
-            report.events.append(f"epoch {epoch}: a step was not finite and was skipped; the next at half the rate")
-            if may_retry:
-                batches.append((batch, False))
-            if n_skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
-                roll_back(f"epoch {epoch}: {n_skipped_in_a_row} steps in a row were not finite")
+    n_threads = torch.get_num_threads()
+    if 6 * batch_size * len(optimizer.values) < _FEWEST_FLOPS_FOR_THREADS:
+        torch.set_num_threads(1)
+    try:
+        for epoch in range(max_epochs):
+            network.train()
+            total = torch.zeros(())
+            n_steps = 0
+            order = torch.randperm(len(rows), generator=generator)
+            batches = deque((batch, True) for batch in order.split(batch_size))
+            while batches:
+                batch, may_retry = batches.popleft()
+                kept = [buffer.clone() for buffer in buffers]
+                some = rows.take(batch)
+                # Times the batch's mean weight, so that a light batch steps less than a heavy one.
+                loss = some.loss(network(some.x)) * some.weight.mean()
+                gradient, norm = optimizer.gradient(loss)
+                if bool((loss.detach() + norm).isfinite()):
+                    optimizer.step(gradient, rate * trust)
+                    trust = min(1.0, 1.5 * trust)
+                    total += loss.detach()
+                    n_steps += 1
+                    n_skipped_in_a_row = 0
+                    continue
+                for buffer, value in zip(buffers, kept, strict=True):
+                    buffer.copy_(value)  # a running mean has seen the batch already
+                report.n_skipped_steps += 1
+                n_skipped_in_a_row += 1
+                trust *= 0.5
+                report.events.append(f"epoch {epoch}: a step was not finite and was skipped; the next at half the rate")
+                if may_retry:
+                    batches.append((batch, False))
+                if n_skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
+                    roll_back(f"epoch {epoch}: {n_skipped_in_a_row} steps in a row were not finite")
 
-        report.train_nll.append((total / n_steps).item() if n_steps else math.nan)
-        report.valid_nll.append(evaluate_nll(network, judges))
-        if report.valid_nll[-1] < report.best_nll or not math.isfinite(report.best_nll):
-            report.best_epoch = epoch
-            best_state = copy.deepcopy(network.state_dict())
-        elif not math.isfinite(report.valid_nll[-1]):
-            roll_back(f"epoch {epoch}: the held-out NLL is {report.valid_nll[-1]}")
-        report.seconds = time.perf_counter() - start
-        if on_epoch is not None:
-            on_epoch(report)
-        if report.valid_nll[-1] < lowest_nll:
-            lowest_nll, lowest_epoch = report.valid_nll[-1], epoch
-        if epoch - lowest_epoch >= patience:
-            report.events.append(f"epoch {epoch}: no better held-out NLL for {patience} epochs; stopped")
-            break
-        if epoch - max(lowest_epoch, last_drop) >= max(1, patience // 2):
-            last_drop, rate = epoch, rate / 3
-            report.events.append(f"epoch {epoch}: held-out NLL stalls; learning rate now {rate:.2g}")
-    network.load_state_dict(best_state)
+            report.train_nll.append((total / n_steps).item() if n_steps else math.nan)
+            report.valid_nll.append(evaluate_nll(network, judges))
+            if report.valid_nll[-1] < report.best_nll or not math.isfinite(report.best_nll):
+                best_state = [tensor.clone() for tensor in (optimizer.values, *buffers)]
+                report.best_epoch = epoch
+            elif not math.isfinite(report.valid_nll[-1]):
+                roll_back(f"epoch {epoch}: the held-out NLL is {report.valid_nll[-1]}")
+            report.seconds = time.perf_counter() - start
+            if on_epoch is not None:
+                on_epoch(report)
+            if report.valid_nll[-1] < lowest_nll:
+                lowest_nll, lowest_epoch = report.valid_nll[-1], epoch
+            if epoch - lowest_epoch >= patience:
+                report.events.append(f"epoch {epoch}: no better held-out NLL for {patience} epochs; stopped")
+                break
+            if epoch - max(lowest_epoch, last_drop) >= max(1, patience // 2):
+                last_drop, rate = epoch, rate / 3
+                report.events.append(f"epoch {epoch}: held-out NLL stalls; learning rate now {rate:.2g}")
+    except KeyboardInterrupt:
+        del report.train_nll[report.n_epochs :]
+        report.events.append(f"interrupted in epoch {report.n_epochs}; the best weights so far are kept")
+        got, fix = f"an interrupt in epoch {report.n_epochs}", "fit again for more; the model is usable as it is"
+        warnings.warn(MixturaWarning("W-interrupted", got, f"up to {max_epochs} epochs", fix), stacklevel=2)
+    finally:
+        torch.set_num_threads(n_threads)
+    go_back()
     if report.best_epoch < 0:
         report.events.append("no epoch was better than the start, which does not depend on the features")
     if not math.isfinite(report.best_nll):
