@@ -360,13 +360,14 @@ def test_numpy_numbers_are_parameters_like_any():
     assert np.isfinite(quick(validation_fraction=0.99, max_epochs=2).fit(X, y).predict(X)).all()
 
 
-def test_a_zero_inflated_target_is_learned():
-    """The start has a spike at 0 that the first steps lose; training must not give up on that account."""
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_zero_inflated_target_is_learned(seed):
+    """The start has a spike at 0, which steps of one size for all would throw off."""
     rng = np.random.default_rng(2)
     x = rng.uniform(-1, 1, 1500)
     y = np.where(rng.random(1500) < 1 / (1 + np.exp(-4 * x)), 0, 5 * x + rng.normal(size=1500))
-    model = MDNRegressor(random_state=0, max_epochs=100).fit(x[:, None], y)
-    assert model.fit_report_.best_epoch >= 0
+    model = MDNRegressor(random_state=seed, max_epochs=60).fit(x[:, None], y)
+    assert model.fit_report_.best_nll < model.fit_report_.start_nll - 0.3
     low, high = model.predict([[-0.9], [0.9]])
     assert low < -3
     assert high > -0.5

@@ -122,3 +122,19 @@ def test_start_from_predicts_that_mixture(weight_floor):
     y = torch.randn(50, 2, dtype=torch.float64)
     predicted = head(torch.randn(1, 6, dtype=torch.float64))
     torch.testing.assert_close(predicted.log_prob(y.unsqueeze(1)).squeeze(), target.log_prob(y), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["normal", "laplace", "student_t", "logistic"])
+def test_steps_are_as_small_as_a_component_is_narrow(family):
+    head = MixtureHead(3, 2, family=family, scale_floor=1e-4)
+    raw = torch.tensor([[0.0, 0.01], [0.0, 1.0]])  # loc and scale of a spike and of a broad component
+    built = head.family.build(torch.zeros(2, head.n_raw))
+    *shape, _, _ = head.family.parameters(built)
+    head.start_from(Mixture(torch.zeros(2), head.family.from_parameters(*shape, raw[:, 0], raw[:, 1])))
+    units = head.units[head.linear.bias][2:].unflatten(0, (2, head.n_raw))
+    loc = list(head.family.parameters(built)).index(built.loc) if family != "student_t" else None
+    assert units.amax(0).tolist() == pytest.approx([1.0] * head.n_raw)
+    smallest = units.amin().item()
+    assert smallest == pytest.approx(0.1, rel=0.3)  # the root of 0.01, of the loc
+    assert units.numel() - (units < 0.5).sum() == 2 * head.n_raw - 1  # of one parameter of one component
+    assert loc is None or units[0, loc] == smallest

@@ -266,7 +266,7 @@ def test_steps_are_those_of_torchs_adamw():
     matrices = [p for p in theirs.parameters() if p.ndim >= 2]
     others = [p for p in theirs.parameters() if p.ndim < 2]
     reference = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
-    optimizer, rows = AdamW(ours, weight_decay=0.1), make_rows()
+    optimizer, rows = AdamW(ours, weight_decay=0.1, units={}), make_rows()
     for step in range(30):
         rate = 1e-2 / (1 + step)
         gradient, norm = optimizer.gradient(3 * rows.loss(ours(rows.x)))
@@ -308,3 +308,14 @@ def test_small_networks_are_trained_on_one_thread_and_the_callers_number_comes_b
         assert torch.get_num_threads() == n_threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_units_are_factors_on_steps():
+    plain, slow = make_network(), make_network()
+    rows, bias = make_rows(), slow.head.linear.bias
+    for network, units in ((plain, {}), (slow, {bias: torch.full_like(bias, 0.1)})):
+        optimizer = AdamW(network, 0.0, units)
+        before = network.head.linear.bias.detach().clone()
+        optimizer.step(optimizer.gradient(rows.loss(network(rows.x)))[0], 1e-2)
+        network.moved = network.head.linear.bias.detach() - before
+    torch.testing.assert_close(slow.moved, 0.1 * plain.moved, atol=1e-6, rtol=1e-3)

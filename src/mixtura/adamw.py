@@ -1,5 +1,7 @@
 """AdamW on one flat vector: a step is a handful of operations, however many parameters a network has."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ class AdamW:
         Its parameters, all of one dtype, are changed in place; those without gradient stay.
     weight_decay
         Per step, times the rate.
+    units
+        Of some parameters, factors on their steps, which broadcast to them.
 
     References
     ----------
@@ -25,7 +29,12 @@ class AdamW:
     """
 
     def __init__(
-        self, network: nn.Module, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+        self,
+        network: nn.Module,
+        weight_decay: float,
+        units: Mapping[Tensor, Tensor],
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
     ):
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.betas, self.eps = betas, eps
@@ -33,6 +42,8 @@ class AdamW:
         self.values = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
         decay = [weight_decay if parameter.ndim >= 2 else 0.0 for parameter in self.parameters]
         self._decay = torch.repeat_interleave(self.values.new_tensor(decay), torch.tensor(sizes))
+        one = self.values.new_ones(())
+        self._units = torch.cat([units.get(p, one).expand(p.shape).reshape(-1) for p in self.parameters])
         for parameter, part in zip(self.parameters, self.values.split(sizes), strict=True):
             parameter.data = part.view(parameter.shape)
         self.restart()
@@ -58,4 +69,4 @@ class AdamW:
         self._square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
         scale = (self._square / (1 - second**self.n_steps)).sqrt_().add_(self.eps)
         self.values.addcmul_(self.values, self._decay, value=-rate)
-        self.values.addcdiv_(self._mean, scale, value=-rate / (1 - first**self.n_steps))
+        self.values.addcdiv_(self._mean * self._units, scale, value=-rate / (1 - first**self.n_steps))

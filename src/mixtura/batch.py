@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import Distribution
 
+from .blocks import broadcast_shapes
 from .errors import MixturaError
 from .families import AnyFamily, ScalarFamily, VectorFamily, family_of
 
@@ -42,8 +43,8 @@ class MixtureBatch(Distribution):
             expected = "one logit for each of the K components and each atom"
             raise MixturaError("E-mixture-shape", shapes, expected, "count both along the last axis")
         try:
-            parts = [logits.shape[:-1], components.batch_shape[:-1], () if atoms is None else atoms.shape[:-1]]
-            batch_shape = torch.broadcast_shapes(*parts)
+            parts = [logits.shape[:-1], components.batch_shape[:-1], *([] if atoms is None else [atoms.shape[:-1]])]
+            batch_shape = broadcast_shapes(*parts)
         except RuntimeError as error:
             fix = "give all the same leading axes"
             raise MixturaError("E-mixture-shape", shapes, "shapes that broadcast", fix) from error
@@ -74,9 +75,18 @@ class MixtureBatch(Distribution):
 
     def _with(self: Batch, logits: Tensor, components: Distribution, atoms: Tensor | None = None) -> Batch:
         """A mixture made from parts that fit: the logits are normalised, and stay as they are to the bit."""
-        new = type(self).__new__(type(self))
-        new.family, new.logits, new.components, new.atoms = family_of(components), logits, components, atoms
-        Distribution.__init__(new, logits.shape[:-1], components.event_shape, validate_args=self._validate_args)
+        new = type(self).of_parts(family_of(components), logits, components, atoms)
+        new._validate_args = self._validate_args
+        return new
+
+    @classmethod
+    def of_parts(
+        cls: type[Batch], family: AnyFamily, logits: Tensor, components: Distribution, atoms: Tensor | None
+    ) -> Batch:
+        """A mixture made from parts that fit, unchecked: normalised logits and components of this family."""
+        new = cls.__new__(cls)
+        new.family, new.logits, new.components, new.atoms = family, logits, components, atoms
+        Distribution.__init__(new, logits.shape[:-1], components.event_shape, validate_args=False)
         return new
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -213,7 +223,7 @@ class MixtureBatch(Distribution):
     def _broadcast(self, shape: torch.Size) -> torch.Size:
         """The shape of answers for values of this shape."""
         try:
-            return torch.broadcast_shapes(shape, self.batch_shape)
+            return broadcast_shapes(shape, self.batch_shape)
         except RuntimeError as error:
             got, expected = f"values of shape {tuple(shape)}", f"axes that broadcast against {tuple(self.batch_shape)}"
             fix = "give one value for each mixture, or put the axis of several values first: shape (S, *batch)"

@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import MixturaError
-from .families import AnyFamily, get_family
+from .families import AnyFamily, family_of, get_family
 from .mixture import Mixture
+
+_DRAWS, _SMALLEST_UNIT = 64, 1e-2
 
 
 def linear(in_features: int, out_features: int, generator: torch.Generator | None = None) -> nn.Linear:
@@ -93,6 +95,8 @@ class MixtureHead(nn.Module):
 
     scale_floor: Tensor
     atoms: Tensor | None
+    units: dict[Tensor, Tensor]
+    """Of the layer's parameters, how large a step is, where it is not 1: see `start_from`."""
 
     def __init__(
         self,
@@ -125,13 +129,16 @@ class MixtureHead(nn.Module):
         self.n_weights = n_weights
         self.register_buffer("scale_floor", floor)
         self.register_buffer("atoms", atoms)
+        self.units = {}
         self.linear = linear(in_features, n_weights + n_components * self.n_raw, generator)
 
     def forward(self, features: Float[Tensor, "*batch in_features"]) -> Mixture:
         """The mixture predicted for each row of features."""
         raw_logits, raw = self.linear(features).split([self.n_weights, self.n_components * self.n_raw], -1)
         components = self.family.build(raw.unflatten(-1, (self.n_components, self.n_raw)), self.scale_floor)
-        return Mixture(self._floored(raw_logits.log_softmax(-1)), components, self.atoms, validate_args=False)
+        logits = self._floored(raw_logits.log_softmax(-1))
+        atoms = None if self.atoms is None else self.atoms.to(logits.dtype).expand(*logits.shape[:-1], -1)
+        return Mixture.of_parts(family_of(components), logits, components, atoms)
 
     def _floored(self, logits: Tensor) -> Tensor:
         """log(floor + (1 - n floor) * weight) of n weights."""
@@ -143,6 +150,8 @@ class MixtureHead(nn.Module):
     @torch.no_grad()
     def start_from(self, mixture: Mixture, gain: float = 0.01) -> None:
         """Make the head predict about `mixture` for every row, so that training starts near the marginal density of y.
+
+        It also sets `units`: of parameters of a component that is narrow beside the others, steps are smaller.
 
         Parameters
         ----------
@@ -165,6 +174,27 @@ class MixtureHead(nn.Module):
         weights = (mixture.weights - self.weight_floor).clamp(min=1e-6 / self.n_weights)
         self.linear.bias.copy_(torch.cat([weights.log(), raw.flatten()]))
         self.linear.weight.mul_(gain)
+        units = torch.cat([torch.ones(self.n_weights), self._units(raw).flatten()]).to(self.linear.bias)
+        self.units = {self.linear.weight: units[:, None], self.linear.bias: units}
+
+    @torch.enable_grad()
+    def _units(self, raw: Float[Tensor, "k n_raw"]) -> Float[Tensor, "k n_raw"]:
+        """How far each raw parameter may move in a step, at most 1: less where a component is narrower than others.
+
+        From the diagonal of the Fisher information, E[(d log p / d raw)^2], by draws: its inverse root is how far a
+        parameter has to move to matter, such as the scale for a loc. The root of that, relative to the component with
+        the largest, keeps a spike where it is (steps of one size throw it off) and the others fast.
+        """
+        raw = raw.detach().double().requires_grad_()
+        components = self.family.build(raw, self.scale_floor.double())
+        fixed, generator = self.family.map(components, Tensor.detach), torch.Generator(raw.device).manual_seed(0)
+        information = torch.zeros_like(raw)
+        for _ in range(_DRAWS):
+            log_prob = self.family.log_prob(components, self.family.sample(fixed, generator))
+            (slope,) = torch.autograd.grad(log_prob.sum(), raw, retain_graph=True)
+            information += slope.nan_to_num(0, 0, 0).square() / _DRAWS
+        size = information.clamp(min=1e-12).rsqrt()
+        return (size / size.amax(0)).sqrt().clamp(min=_SMALLEST_UNIT)
 
 
 class MDN(nn.Module):

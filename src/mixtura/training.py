@@ -16,6 +16,7 @@ from .adamw import AdamW
 from .errors import MixturaError, MixturaWarning
 from .families import AnyFamily
 from .mixture import Mixture
+from .nets import MixtureHead
 from .scores import censored_nll, nll
 
 _MAX_SKIPPED_IN_A_ROW = 20
@@ -197,7 +198,8 @@ def train(
     """
     start = time.perf_counter()
     report = FitReport(n_train_rows=len(rows), n_valid_rows=0 if valid_rows is None else len(valid_rows))
-    optimizer = AdamW(network, weight_decay)
+    heads = [module for module in network.modules() if isinstance(module, MixtureHead)]
+    optimizer = AdamW(network, weight_decay, {name: unit for head in heads for name, unit in head.units.items()})
     buffers = list(network.buffers())
     rate, trust = learning_rate, 1.0  # steps are taken at rate * trust
     n_skipped_in_a_row = n_rollbacks = 0
