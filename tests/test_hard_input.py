@@ -89,6 +89,13 @@ def test_brackets_over_a_hundred_orders_of_magnitude(components, level, expected
     assert mixture.cdf(y).item() == pytest.approx(level, rel=1e-9)
 
 
+def test_a_component_whose_own_quantile_is_beyond_all_numbers():
+    mixture = Mixture(tensor(1e-4, 0.9999).log(), LogNormal(tensor(1164.0, 0.0), tensor(1.0, 1.0)))
+    y = mixture.icdf(0.7)
+    assert y.item() == pytest.approx(1.6898, abs=1e-3)
+    assert mixture.cdf(y).item() == pytest.approx(0.7, rel=1e-12)
+
+
 def test_the_level_1e_300_of_very_different_scales():
     logits = tensor(1.493238913285013, -3.678999791770272, 5.620911649341194, -0.1662472384030222)
     loc, scale = tensor(0.0079367, -0.0042675, 0.0045387, 0.0132960), tensor(9.18134, 0.85293, 364637.388, 20148.6388)
@@ -297,6 +304,34 @@ def test_intervals_from_cut_and_scores_of_intervals():
 def test_a_target_that_is_one_atom_throughout():
     with pytest.raises(MixturaError, match="E-target-constant"):
         MDNRegressor(2, max_epochs=2, atoms=[3.0]).fit(np.arange(30.0)[:, None], np.full(30, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("family", "lower", "upper"),
+    [
+        ("lognormal", -1.0, -1.0),
+        ("lognormal", -2.0, -1.0),
+        ("gamma", -INF, 0.0),
+        ("poisson", 0.5, 0.5),
+        ("poisson", 0.2, 0.8),
+    ],
+)
+def test_intervals_outside_of_the_support_are_refused(family, lower, upper):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 1)), rng.poisson(3, 30) + 1.0
+    bounds = pd.arrays.IntervalArray.from_arrays(np.r_[lower, y[1:]], np.r_[upper, y[1:]], closed="both")
+    model = MDNRegressor(1, family=family, max_epochs=1, random_state=0)
+    with pytest.raises(MixturaError, match="E-target-support"):
+        model.fit(X, bounds)
+    if lower == upper:
+        with pytest.raises(MixturaError, match="E-target-support"):
+            model.fit(X, y, eval_set=(X, np.r_[lower, y[1:]]))
+
+
+def test_infinities_of_both_signs_are_refused_without_a_warning(recwarn):
+    with pytest.raises(MixturaError, match="E-features"):
+        MDNRegressor(1).fit(np.array([[np.inf], [-np.inf], [0.0]]), [1.0, 2.0, 3.0])
+    assert not list(recwarn)
 
 
 @pytest.mark.parametrize("family", ["poisson", "negative_binomial"])

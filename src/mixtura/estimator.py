@@ -279,9 +279,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         generator = torch.Generator().manual_seed(seed)
         self.family_ = get_family(self.family, self._event_size, self.covariance_type)
         self.atoms_ = self._find_atoms(target, weight)
-        is_atom = np.isin(target.values, self.atoms_)
-        if target.upper is None and not is_atom.all():
-            check_support(self.family_, target.values[~is_atom] if len(self.atoms_) else target.values, target.names)
+        check_support(self.family_, target, self.atoms_)
         self.encoder_ = TableEncoder().fit(X, weight)
         self.y_scaler_ = fit_target_scaler(target.points, weight, target.names, self.family_)
         rows = self._rows(self.encoder_.transform(X), target, weight)
@@ -354,7 +352,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             if has_date_dtype(X):
                 fix = "derive numbers from them (hour, weekday, days since a start)"
                 raise MixturaError("E-feature-date", "an array of dates", "numbers", fix)
-            return validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
+            with np.errstate(invalid="ignore"):  # infinities of both signs, which are refused
+                return validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
 
     def _check_target(self, y: Any, reset: bool) -> Target:
         """The target, (n,) or (n, D); a single column is a scalar target."""
@@ -385,6 +384,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         target = self._check_target(eval_set[1], reset=False)
         with coded("E-input-length", "as many rows in the X and y of eval_set"):
             check_consistent_length(X, target)
+        check_support(self.family_, target, self.atoms_)
         return self._rows(X, target, np.ones(len(target)))
 
     def _rows(self, encoded: NDArray[np.float64], target: Target, weight: NDArray[np.float64]) -> Rows:

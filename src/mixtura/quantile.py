@@ -336,7 +336,10 @@ def _start(logits: Tensor, family: ScalarFamily, components: Distribution, tail:
 
     quantiles = _own_quantiles(family, components, tail, is_upper)
     low, high = but_absent(quantiles, torch.inf).amin(-1), but_absent(quantiles, -torch.inf).amax(-1)
-    is_found = ~(low.isfinite() & high.isfinite()) | (tail <= 0)  # levels 0 and 1
+    is_found = (tail <= 0) | (low >= high)  # levels 0 and 1, a single law, none
+    largest = 0.25 * torch.finfo(tail.dtype).max  # a component's own quantile may be beyond all numbers
+    low = torch.where(is_found, low, low.clamp(-largest, largest))
+    high = torch.where(is_found, high, high.clamp(-largest, largest))
     quarter = logits.new_full((1, 1), 0.25)
     lower, upper = family.icdf(components, quarter), family.isf(components, quarter)
     spread, middle = upper - lower, 0.5 * (lower + upper)

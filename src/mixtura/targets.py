@@ -161,8 +161,18 @@ def into_support(family: AnyFamily, y: Tensor) -> Tensor:
     return torch.stack(moved, -1).reshape(y.shape)
 
 
-def check_support(family: AnyFamily, y: NDArray[np.float64], names: Sequence[str] | None) -> None:
-    """Raise ``E-target-support`` where a family has no density at a value of the target, in the user's units."""
+def check_support(family: AnyFamily, target: Target, atoms: NDArray[np.float64]) -> None:
+    """Raise ``E-target-support`` where a family has no density at a value of the target, in the user's units.
+
+    Of intervals, all those that hold no atom have to meet the support.
+    """
+    y, names = target.values, target.names
+    if target.upper is not None:
+        _check_intervals(family, target, atoms)
+        y = y[y == target.upper]
+    y = y[~np.isin(y, atoms)] if len(atoms) else y
+    if not len(y):
+        return
     columns = y.reshape(len(y), -1)
     for i, part in enumerate(scalar_families(family, columns.shape[1])):
         if not isinstance(part, ScalarFamily):
@@ -181,6 +191,26 @@ def check_support(family: AnyFamily, y: NDArray[np.float64], names: Sequence[str
             between = f"{'whole ' if part.is_discrete else ''}numbers between {low.item():g} and {high.item():g}"
             fix = "choose another family, other bounds, or declare a repeated value at the end an atom"
             raise MixturaError("E-target-support", got, between, fix)
+
+
+def _check_intervals(family: AnyFamily, target: Target, atoms: NDArray[np.float64]) -> None:
+    lower, upper = (torch.as_tensor(end) for end in (target.values, target.upper))
+    holds_atom = torch.zeros(len(lower), dtype=torch.bool)
+    for atom in atoms:
+        holds_atom |= (lower <= atom) & (atom <= upper)
+    if not isinstance(family, ScalarFamily):
+        return
+    low, high = family.support(family.build(torch.zeros(family.n_raw(None), dtype=torch.float64)))
+    is_open = lower < upper
+    if family.is_discrete:
+        is_outside = is_open & ((upper < low) | (upper.floor() < lower))
+    else:
+        is_outside = is_open & ((upper <= low) | (lower >= high))
+    is_outside &= ~holds_atom
+    if bool(is_outside.any()):
+        got = f"{int(is_outside.sum())} of {len(lower)} intervals outside of {family!r}"
+        fix = "choose another family, other bounds, or declare a value in them an atom"
+        raise MixturaError("E-target-support", got, f"intervals that meet {low.item():g} to {high.item():g}", fix)
 
 
 def _check_column(name: str, values: pd.Series) -> None:
