@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from .blocks import broadcast_shapes
 from .errors import MixturaError
-from .families import AnyFamily, ScalarFamily, VectorFamily, family_of
+from .families import AnyFamily, ProductFamily, ScalarFamily, VectorFamily, family_of
 
 _SEED = 8_191_731
 """Not one that callers are likely to take, whose draws would then be the same."""
@@ -242,6 +242,9 @@ class MixtureBatch(Distribution):
         raise MixturaError("E-vector-only", f".{answer} of a scalar target", "a vector target", fix)
 
     def _check_continuous(self, answer: str) -> None:
+        if isinstance(self.family, ProductFamily) and any(part.is_discrete for part in self.family.families):
+            got, fix = f".{answer} of a vector with counts", "leave the counts out, .marginal(dims)"
+            raise MixturaError("E-not-continuous", got, "continuous coordinates", fix)
         if self.atoms is not None or (isinstance(self.family, ScalarFamily) and self.family.is_discrete):
             got, fix = f".{answer} of a law with point masses", "take .continuous, the mixture without its atoms"
             raise MixturaError("E-not-continuous", got, "a continuous law", fix)

@@ -171,7 +171,8 @@ class _ProductLandscape(_Landscape):
     def summit(self, row: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.low[row], self.high[row]
         is_at_end, is_low = self._is_at_end(row, y), y - low < high - y
-        some, height = self.mixture[row], self.mixture[row].log_prob(y)
+        some = self.mixture[row]
+        height = some.log_prob(y)
         step = torch.where(is_low, self.inset[0][row], -self.inset[1][row])
         further = some.log_prob(torch.where(is_at_end, y + 63 * step, y))
         loc = torch.where(is_at_end, torch.where(is_low, low, high), y)

@@ -306,8 +306,6 @@ class Mixture(ScalarAnswers, VectorAnswers):
         >>> skewed.modes().count.item(), round(skewed.modes().loc.item(), 4)  # three components, one mode
         (1, 0.5)
         """
-        if not isinstance(self.family, ScalarFamily):
-            self._check_continuous("modes")
         return find_modes(self)
 
     def highest_density_region(self, level: Tensor | float) -> Region:

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .errors import MixturaError
-from .families import ProductFamily, ScalarFamily
+from .families import ScalarFamily
 from .landscape import vector_modes
 from .peaks import by_row, find_peaks, whole_numbers, widen
 
@@ -45,12 +44,7 @@ def find_modes(mixture: Mixture) -> Modes:
         ask = partial(_whole_modes if family.is_discrete else _scalar_modes, family)
         step = 64 if family.is_discrete else _ROWS_IN_A_BLOCK
     else:
-        if isinstance(family, ProductFamily) and any(part.is_discrete for part in family.families):
-            got, fix = (
-                ".modes of a vector with counts",
-                "leave the counts out, .marginal(dims), or ask for theirs alone",
-            )
-            raise MixturaError("E-not-continuous", got, "continuous coordinates", fix)
+        mixture._check_continuous("modes")
         ask = partial(vector_modes, mixture._vector_family("modes", ""))
         flat = flat.to(torch.float64)  # single precision does not tell a maximum from a slope
         step = max(1, _ROWS_IN_A_BLOCK // mixture.n_components**2)

@@ -57,7 +57,7 @@ class VectorAnswers(MixtureBatch):
         family = self._vector_family("marginal", "a scalar mixture is its own margin")
         if isinstance(dims, Tensor):
             dims = dims.tolist()
-        chosen = self._coordinates([dims] if isinstance(dims, Integral) else dims)
+        chosen = self._coordinates(dims)
         if isinstance(dims, Integral):
             return self._with(self.logits, family.marginal(self.components, chosen[0]))
         return self._with(self.logits, family.take(self.components, chosen))
