@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.utils.data import DataLoader, TensorDataset
 
 from mixtura import MDN, MLP, MixtureHead
-from mixtura.training import Rows, train
+from mixtura.rows import Rows
+from mixtura.training import Learner, train
 
 N_ROWS, ROUNDS = 16_384, 5
 
@@ -63,17 +65,17 @@ class Size:
 SIZES = [Size("S", 8, (64, 64), 5, None, 256), Size("M", 32, (256, 256, 256), 10, 4, 512)]
 
 
-def mixtura(size: Size) -> Callable[[], int]:
+def mixtura(size: Size, n_networks: int = 1) -> Callable[[], int]:
     """An epoch of `train`, its evaluation on an eighth of the rows included; returns the number of steps."""
     x, y = size.rows()
-    network, n_held_out = size.network(), N_ROWS // 8
-    whole = Rows(x, y, torch.ones(N_ROWS))
-    rows, held_out = whole.take(torch.arange(n_held_out, N_ROWS)), whole.take(torch.arange(n_held_out))
+    networks, n_held_out = [size.network() for _ in range(n_networks)], N_ROWS // 8
+    rows, learn, judge = Rows(x, y, torch.ones(N_ROWS)), torch.arange(n_held_out, N_ROWS), torch.arange(n_held_out)
 
     def run() -> int:
         settings = {"batch_size": size.batch_size, "learning_rate": 1e-3, "weight_decay": 1e-2, "patience": 10}
-        train(network, rows, held_out, max_epochs=1, generator=torch.Generator().manual_seed(0), **settings)
-        return -(-len(rows) // size.batch_size)
+        learners = [Learner(network, learn, judge, torch.Generator().manual_seed(0)) for network in networks]
+        train(learners, rows, max_epochs=1, **settings)
+        return -(-len(learn) // size.batch_size)
 
     return run
 
@@ -141,7 +143,13 @@ def products(size: Size) -> Callable[[], int]:
     return run
 
 
-WAYS = {"typical loop": typical, "by hand": by_hand, "Mixtura": mixtura, "matrix products alone": products}
+WAYS = {
+    "typical loop": typical,
+    "by hand": by_hand,
+    "Mixtura": mixtura,
+    "Mixtura, eight at once": partial(mixtura, n_networks=8),
+    "matrix products alone": products,
+}
 
 
 def measure(size: Size) -> Iterator[tuple[str, float]]:

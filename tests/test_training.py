@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from mixtura import MDN, MLP, FitReport, MixturaError, MixturaWarning, Mixture, MixtureHead, get_family, nll
-from mixtura.adamw import AdamW
-from mixtura.training import Rows, evaluate_nll, starting_mixture, train
+from mixtura.adamw import AdamW, clip
+from mixtura.nets import linear
+from mixtura.rows import Rows
+from mixtura.stack import Stack
+from mixtura.training import Learner, starting_mixture, train
 
 SETTINGS = {"max_epochs": 20, "batch_size": 32, "learning_rate": 5e-3, "weight_decay": 1e-2, "patience": 20}
 
@@ -30,7 +33,18 @@ def make_network(n_components: int = 2, seed: int = 0) -> MDN:
 
 
 def run(network: nn.Module, rows: Rows, valid: Rows | None = None, **settings) -> FitReport:
-    return train(network, rows, valid, **{**SETTINGS, **settings}, generator=torch.Generator().manual_seed(0))
+    every = rows if valid is None else rows.followed_by(valid)
+    judge = None if valid is None else torch.arange(len(rows), len(every))
+    learner = Learner(network, torch.arange(len(rows)), judge, torch.Generator().manual_seed(0))
+    on_epoch = settings.pop("on_epoch", None)
+    told = None if on_epoch is None else lambda: on_epoch(learner.report)
+    train([learner], every, **{**SETTINGS, **settings}, on_epoch=told)
+    return learner.report
+
+
+def evaluate_nll(network: nn.Module, rows: Rows) -> float:
+    with torch.no_grad():
+        return (rows.nll(network.eval()(rows.x)) * rows.weight).sum().item() / rows.weight.sum().item()
 
 
 # The loss ------------------------------------------------------------------------------------------------------
@@ -169,7 +183,7 @@ def test_a_step_that_is_not_finite_never_reaches_the_weights(value, in_gradient)
     def watch(_: FitReport) -> None:
         seen.append(all(bool(p.isfinite().all()) for p in network.parameters()))
 
-    report = train(poisoned, make_rows(), None, **SETTINGS, generator=torch.Generator().manual_seed(0), on_epoch=watch)
+    report = run(poisoned, make_rows(), on_epoch=watch)
     assert report.n_skipped_steps == 3
     assert all(seen)
     assert sum("skipped" in event for event in report.events) == 3
@@ -266,14 +280,17 @@ def test_steps_are_those_of_torchs_adamw():
     matrices = [p for p in theirs.parameters() if p.ndim >= 2]
     others = [p for p in theirs.parameters() if p.ndim < 2]
     reference = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
-    optimizer, rows = AdamW(ours, weight_decay=0.1, units={}), make_rows()
+    rows, stack = make_rows(), Stack([ours])
+    optimizer = AdamW(stack.values, 0.1 * stack.is_matrix, stack.units)
     for step in range(30):
         rate = 1e-2 / (1 + step)
-        gradient, norm = optimizer.gradient(3 * rows.loss(ours(rows.x)))
-        optimizer.step(gradient, rate)
+        gradient = stack.gradient(3 * stack.nll(rows.take(torch.arange(len(rows))[None])).mean(1))
+        norm = torch.linalg.vector_norm(gradient, dim=1)
+        clip(gradient, norm[:, None])
+        optimizer.step(gradient, torch.tensor([[rate]]))
         reference.zero_grad()
-        (3 * rows.loss(theirs(rows.x))).backward()
-        torch.testing.assert_close(norm, nn.utils.clip_grad_norm_(theirs.parameters(), 1.0))
+        (3 * rows.nll(theirs(rows.x)).mean()).backward()
+        torch.testing.assert_close(norm[0], nn.utils.clip_grad_norm_(theirs.parameters(), 1.0))
         for group in reference.param_groups:
             group["lr"] = rate
         reference.step()
@@ -313,9 +330,101 @@ def test_small_networks_are_trained_on_one_thread_and_the_callers_number_comes_b
 def test_units_are_factors_on_steps():
     plain, slow = make_network(), make_network()
     rows, bias = make_rows(), slow.head.linear.bias
-    for network, units in ((plain, {}), (slow, {bias: torch.full_like(bias, 0.1)})):
-        optimizer = AdamW(network, 0.0, units)
-        before = network.head.linear.bias.detach().clone()
-        optimizer.step(optimizer.gradient(rows.loss(network(rows.x)))[0], 1e-2)
-        network.moved = network.head.linear.bias.detach() - before
-    torch.testing.assert_close(slow.moved, 0.1 * plain.moved, atol=1e-6, rtol=1e-3)
+    slow.head.units = {bias: torch.full_like(bias, 0.1)}
+    before = slow.head.linear.bias.detach().clone()
+    stack = Stack([plain, slow])
+    optimizer = AdamW(stack.values, 0.0 * stack.is_matrix, stack.units)
+    gradient = stack.gradient(stack.nll(rows.take(torch.arange(len(rows)).expand(2, -1))).mean(1))
+    optimizer.step(gradient, torch.full((2, 1), 1e-2))
+    moved = [network.head.linear.bias.detach() - before for network in (plain, slow)]
+    torch.testing.assert_close(moved[1], 0.1 * moved[0], atol=1e-6, rtol=1e-3)
+
+
+# Many at once --------------------------------------------------------------------------------------------------
+
+
+def backbone_of(kind: str, g: torch.Generator) -> nn.Module:
+    """An MLP, which is stacked by batched products; layers that vmap can follow; layers with running means."""
+    if kind == "MLP":
+        return MLP(1, (8, 8), g)
+    layers = [linear(1, 8, g), nn.Tanh(), linear(8, 8, g), nn.BatchNorm1d(8) if kind == "batch norm" else nn.Tanh()]
+    return nn.Sequential(*layers).double()
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_joint"), [("MLP", True), ("other layers", True), ("batch norm", False), ("frozen", False)]
+)
+@pytest.mark.parametrize("target", ["scalar", "vector", "censored"])
+def test_a_stacked_run_gives_each_network_what_it_gets_alone(kind, is_joint, target):
+    """Different rows, numbers of rows and seeds; some stop early, one has a row that is never finite."""
+    g = torch.Generator().manual_seed(0)
+    n, event = 120, 2 if target == "vector" else None
+    x = torch.rand(n, 1, generator=g, dtype=torch.float64)
+    x[5] = math.nan
+    y = x.nan_to_num(0) * (1 if event is None else torch.ones(2)) + 0.3 * torch.randn(n, 2, generator=g)
+    y = y if event else y[:, 0]
+    rows = Rows(x, y, 0.5 + torch.rand(n, generator=g, dtype=torch.float64), y + 0.2 if target == "censored" else None)
+
+    def learner(e: int) -> Learner:
+        g = torch.Generator().manual_seed(e)
+        head = MixtureHead(8, 3, event, generator=g).double()
+        network = MDN(backbone_of(kind if kind != "frozen" else "MLP", g), head).double()
+        if kind == "frozen":
+            network.backbone[0].requires_grad_(False)
+        order = torch.randperm(n, generator=g)
+        sound = order[order != 5]
+        if e == 2:
+            return Learner(network, sound[:70], None, g)
+        return Learner(network, torch.cat([sound[: 52 + 10 * e], torch.tensor([5])]), sound[90:], g)
+
+    together, alone = [learner(e) for e in range(4)], [learner(e) for e in range(4)]
+    assert Stack([one.network for one in together]).is_joint == is_joint
+    settings = {**SETTINGS, "max_epochs": 25, "patience": 3, "learning_rate": 0.03, "batch_size": 16}
+    train(together, rows, **settings)
+    for one in alone:
+        train([one], rows, **settings)
+    assert len({one.report.n_epochs for one in alone}) > 1
+    assert any(one.report.n_skipped_steps for one in alone)
+    for stacked, single in zip(together, alone, strict=True):
+        assert stacked.report.n_skipped_steps == single.report.n_skipped_steps
+        np.testing.assert_allclose(stacked.report.valid_nll, single.report.valid_nll, rtol=1e-7)
+        np.testing.assert_allclose(stacked.report.train_nll, single.report.train_nll, rtol=1e-7)
+        for ours, theirs in zip(stacked.network.parameters(), single.network.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_the_gradient_of_stacked_layers_is_that_of_autograd():
+    networks = [make_network(3, seed).double() for seed in range(3)]
+    copies = copy.deepcopy(networks)
+    rows = make_rows(40)
+    rows = Rows(rows.x.double(), rows.y.double(), rows.weight.double())
+    stack = Stack(networks)
+    assert stack.is_joint
+    found = stack.gradient(stack.nll(rows.take(torch.arange(40).expand(3, -1))).mean(1))
+    for network, ours in zip(copies, found, strict=True):
+        rows.nll(network(rows.x)).mean().backward()
+        theirs = torch.cat([parameter.grad.reshape(-1) for parameter in network.parameters()])
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_a_backbone_that_vmap_cannot_follow_is_trained_one_after_the_other():
+    class Branching(nn.Linear):
+        def forward(self, input):
+            return super().forward(input) * (2 if input.sum() > 0 else 1)  # data-dependent control flow
+
+    networks = [MDN(Branching(1, 8), MixtureHead(8, 2)) for _ in range(2)]
+    learners = [Learner(network, torch.arange(256), None, torch.Generator().manual_seed(0)) for network in networks]
+    train(learners, make_rows(), **SETTINGS)
+    assert all(learner.report.best_nll < learner.report.start_nll for learner in learners)
+
+
+def test_one_network_that_diverges_does_not_take_the_others_with_it():
+    rows = make_rows()
+    broken, sound = make_network(), make_network(seed=1)
+    with torch.no_grad():
+        broken.head.linear.bias.fill_(math.nan)
+    learners = [Learner(n, torch.arange(256), None, torch.Generator().manual_seed(0)) for n in (broken, sound)]
+    train(learners, rows, **SETTINGS)
+    assert learners[0].failure is not None
+    assert learners[1].failure is None
+    assert learners[1].report.best_nll < learners[1].report.start_nll

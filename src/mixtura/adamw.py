@@ -1,72 +1,72 @@
-"""AdamW on one flat vector: a step is a handful of operations, however many parameters a network has."""
+"""AdamW on a matrix of parameters, a row for each network: a step is a handful of operations, however many."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+_BETAS, _EPS = (0.9, 0.999), 1e-8
 
 
 class AdamW:
-    """Adam with decoupled weight decay, on matrices only; gradients are clipped at norm 1.
+    """Adam with decoupled weight decay, for E networks at once.
 
-    The network's parameters become views of one vector, `values`, which is what a step moves and what is kept to go
-    back to. torch's own optimisers do the same arithmetic; importing their machinery takes 3 s, and a step of a small
-    network twice as long.
+    torch's own optimisers do the same arithmetic; importing their machinery takes 3 s, and a step of a small network
+    twice as long.
 
     Parameters
     ----------
-    network
-        Its parameters, all of one dtype, are changed in place; those without gradient stay.
-    weight_decay
-        Per step, times the rate.
+    values
+        The parameters, changed in place.
+    decay
+        Weight decay of each parameter in a step, times the rate.
     units
-        Of some parameters, factors on their steps, which broadcast to them.
+        Factors on the steps.
 
     References
     ----------
     Loshchilov and Hutter (2019), Decoupled weight decay regularization, algorithm 2.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        weight_decay: float,
-        units: Mapping[Tensor, Tensor],
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ):
-        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.betas, self.eps = betas, eps
-        sizes = [parameter.numel() for parameter in self.parameters]
-        self.values = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
-        decay = [weight_decay if parameter.ndim >= 2 else 0.0 for parameter in self.parameters]
-        self._decay = torch.repeat_interleave(self.values.new_tensor(decay), torch.tensor(sizes))
-        one = self.values.new_ones(())
-        self._units = torch.cat([units.get(p, one).expand(p.shape).reshape(-1) for p in self.parameters])
-        for parameter, part in zip(self.parameters, self.values.split(sizes), strict=True):
-            parameter.data = part.view(parameter.shape)
-        self.restart()
+    def __init__(self, values: Float[Tensor, "E P"], decay: Float[Tensor, "P"], units: Float[Tensor, "E P"]):
+        self.values, self._decay, self._units = values, decay, units
+        self.mean, self.square = torch.zeros_like(values), torch.zeros_like(values)
+        self.n_steps = values.new_zeros(len(values), 1)
 
-    def restart(self) -> None:
-        """Forget the gradients seen so far."""
-        self.n_steps = 0
-        self._mean, self._square = torch.zeros_like(self.values), torch.zeros_like(self.values)
+    @property
+    def _state(self) -> tuple[Tensor, ...]:
+        return self.values, self.mean, self.square, self.n_steps
 
-    def gradient(self, loss: Tensor) -> tuple[Float[Tensor, "n"], Tensor]:
-        """The gradient of a loss in all parameters, clipped, and its norm before that, which shows NaN and infinity."""
-        parts = torch.autograd.grad(loss, self.parameters, materialize_grads=True, allow_unused=True)
-        gradient = torch.cat([part.reshape(-1) for part in parts])
-        norm = torch.linalg.vector_norm(gradient)
-        return gradient.mul_((1 / (norm + 1e-6)).clamp(max=1)), norm
+    def restart(self, e: int) -> None:
+        """Forget the gradients that a network has seen so far."""
+        for tensor in (self.mean, self.square, self.n_steps):
+            tensor[e] = 0
+
+    def keep(self, left: Sequence[int], values: Float[Tensor, "e P"]) -> None:
+        """Go on with some of the networks, whose parameters are now `values`."""
+        self.values, self._units = values, self._units[left]
+        self.mean, self.square, self.n_steps = self.mean[left], self.square[left], self.n_steps[left]
 
     @torch.no_grad()
-    def step(self, gradient: Float[Tensor, "n"], rate: float) -> None:
-        """Move the parameters."""
+    def step(
+        self, gradient: Float[Tensor, "E P"], rate: Float[Tensor, "E 1"], moves: Bool[Tensor, "E"] | None = None
+    ) -> None:
+        """Move the parameters; only of the networks in `moves`, where that is given."""
+        kept = [] if moves is None else [tensor[~moves] for tensor in self._state]
         self.n_steps += 1
-        first, second = self.betas
-        self._mean.lerp_(gradient, 1 - first)
-        self._square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        scale = (self._square / (1 - second**self.n_steps)).sqrt_().add_(self.eps)
-        self.values.addcmul_(self.values, self._decay, value=-rate)
-        self.values.addcdiv_(self._mean * self._units, scale, value=-rate / (1 - first**self.n_steps))
+        of_mean, of_square = (-torch.expm1(self.n_steps * math.log(beta)) for beta in _BETAS)
+        self.mean.lerp_(gradient, 1 - _BETAS[0])
+        self.square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+        scale = (self.square / of_square).sqrt_().add_(_EPS)
+        self.values.mul_(1 - rate * self._decay)
+        self.values.addcdiv_(self.mean * self._units, scale.mul_(of_mean / -rate))
+        if moves is not None:
+            for tensor, old in zip(self._state, kept, strict=True):
+                tensor[~moves] = old
+
+
+def clip(gradient: Float[Tensor, "E P"], norm: Float[Tensor, "E 1"], longest: float = 1.0) -> None:
+    """Shorten each row of a gradient that is longer than `longest`, in place; `norm` is how long they are."""
+    gradient.mul_((longest / (norm + 1e-6)).clamp(max=1))

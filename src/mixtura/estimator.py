@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,17 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+from .constraints import CONSTRAINTS, is_int, is_real, is_seed
 from .errors import MixturaError, coded
-from .families import AnyFamily, Family, describe, from_description, get_family
+from .families import AnyFamily, describe, from_description, get_family
 from .mixture import Mixture
 from .nets import MDN, MLP, MixtureHead
+from .rows import Rows
 from .scores import censored_nll
 from .storage import corrupt, read_folder, write_folder
 from .tables import TableEncoder, has_date_dtype
-from .targets import Target, as_target, check_support, find_atoms, fit_target_scaler, into_support
-from .training import FitReport, Rows, starting_mixture, train
+from .targets import Target, Units, as_target, check_support, find_atoms, fit_target_scaler
+from .training import FitReport, Learner, starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
 _DEFAULT_SCALE_FLOOR = 1e-3
@@ -44,61 +45,6 @@ _DEFAULT_SCALE_FLOOR = 1e-3
 
 class NotFitted(MixturaError, NotFittedError):
     """A question to a model that has not been fitted; scikit-learn's own type and ours."""
-
-
-def _is_int(least: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
-
-
-def _is_real(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) < high
-
-
-def _is_layers(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(_is_int(1)(size) for size in value)
-
-
-def _is_one_of(*names: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and value in names
-
-
-def _is_seed(value: Any) -> bool:
-    return value is None or isinstance(value, np.random.RandomState) or (_is_int(0)(value) and int(value) < 2**32)
-
-
-def _is_family(value: Any) -> bool:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return len(value) > 0 and all(isinstance(part, str | Family) for part in value)
-    return isinstance(value, str | Family)
-
-
-def _is_atoms(value: Any) -> bool:
-    if value is None or (isinstance(value, str) and value == "auto"):
-        return True
-    is_numbers = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
-    return is_numbers and all(_is_real(-np.inf, np.inf)(x) and np.isfinite(x) for x in value)
-
-
-_CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "n_components": (_is_int(1), "an integer >= 1"),
-    "family": (_is_family, "the name of a family, a family, or one of these for each coordinate"),
-    "covariance_type": (
-        _is_one_of("full", "diag", "spherical", "low_rank"),
-        "'full', 'diag', 'spherical' or 'low_rank'",
-    ),
-    "atoms": (_is_atoms, "None, 'auto' or finite numbers"),
-    "hidden_layer_sizes": (_is_layers, "a sequence of integers >= 1"),
-    "scale_floor": (lambda value: value is None or _is_real(0, np.inf)(value), "None or a finite number >= 0"),
-    "weight_floor": (_is_real(0, 1), "a number >= 0 and < 1/n_components"),
-    "max_epochs": (_is_int(1), "an integer >= 1"),
-    "batch_size": (lambda value: value is None or _is_int(1)(value), "None or an integer >= 1"),
-    "learning_rate": (lambda value: _is_real(0, np.inf)(value) and value > 0, "a finite number > 0"),
-    "weight_decay": (_is_real(0, np.inf), "a finite number >= 0"),
-    "patience": (_is_int(1), "an integer >= 1"),
-    "validation_fraction": (_is_real(0, 1), "a number >= 0 and < 1"),
-    "random_state": (_is_seed, "None, an integer >= 0 and < 2**32, or a RandomState"),
-    "verbose": (lambda value: isinstance(value, bool | np.bool_ | Integral), "True or False"),
-}
 
 
 class MDNRegressor(RegressorMixin, BaseEstimator):
@@ -140,6 +86,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         Epochs without a better held-out NLL before training ends.
     validation_fraction
         Share of rows held out to decide when to end (none below 20 rows, or with `eval_set`).
+    n_restarts
+        Networks that are trained at once from different starts; the one with the best held-out NLL is kept.
     random_state
         Seed of everything random; the same seed gives the same model to the bit on one machine.
     verbose
@@ -193,6 +141,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         weight_decay: float = 1e-2,
         patience: int = 30,
         validation_fraction: float = 0.125,
+        n_restarts: int = 1,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ):
@@ -209,6 +158,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.weight_decay = weight_decay
         self.patience = patience
         self.validation_fraction = validation_fraction
+        self.n_restarts = n_restarts
         self.random_state = random_state
         self.verbose = verbose
 
@@ -276,61 +226,69 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
         random = _fresh(self.random_state)
         seed = int(random.randint(2**31 - 1))
-        generator = torch.Generator().manual_seed(seed)
         self.family_ = get_family(self.family, self._event_size, self.covariance_type)
         self.atoms_ = self._find_atoms(target, weight)
         check_support(self.family_, target, self.atoms_)
         self.encoder_ = TableEncoder().fit(X, weight)
         self.y_scaler_ = fit_target_scaler(target.points, weight, target.names, self.family_)
-        rows = self._rows(self.encoder_.transform(X), target, weight)
-        valid_rows = None
+        rows = self._units.rows(self.encoder_.transform(X), target, weight)
+        learn, judge = torch.arange(n_counted), None
         if eval_set is not None:
-            valid_rows = self._eval_rows(eval_set)
+            rows = rows.followed_by(self._eval_rows(eval_set))
+            judge = torch.arange(n_counted, len(rows))
         elif self.validation_fraction > 0 and n_counted >= _FEWEST_ROWS_TO_HOLD_OUT:
             n_held_out = min(max(1, round(float(self.validation_fraction) * n_counted)), n_counted - 2)
-            keep, held_out = train_test_split(np.arange(n_counted), test_size=n_held_out, random_state=random)
-            rows, valid_rows = rows.take(torch.as_tensor(keep)), rows.take(torch.as_tensor(held_out))
+            parts = train_test_split(np.arange(n_counted), test_size=n_held_out, random_state=random)
+            learn, judge = (torch.as_tensor(part) for part in parts)
+        seeds = [seed, *(int(random.randint(2**31 - 1)) for _ in range(int(self.n_restarts) - 1))]
+        learners = [self._learner(rows, learn, judge, int(self.n_components), one) for one in seeds]
+        self._train(learners, rows)
+        best = min(learners, key=lambda learner: learner.report.best_nll)
+        report = best.report
+        report.restart_nlls = [learner.report.best_nll for learner in learners]
+        report.move(*(self._units.log_scale(rows.take(part)) for part in (best.learn, best.judge)))
+        if len(self.atoms_):
+            shares = [weight[target.values == atom].sum() / weight.sum() for atom in self.atoms_]
+            told = ", ".join(f"{atom:g} ({share:.1%})" for atom, share in zip(self.atoms_, shares, strict=True))
+            report.events.insert(0, f"atoms, with their shares of the rows: {told}")
+        self.network_ = best.network.double()  # float64 from here on: a row alone gets what it gets in a batch
+        self.fit_report_ = report
+        return self
 
-        network = self._build_network(rows.x.shape[1], generator)
-        head = network.head
-        head.start_from(
-            starting_mixture(rows.points, int(self.n_components), head.family, rows.weight, seed, head.atoms)
-        )
-        learned, judged = (self._log_scale(some) for some in (rows, valid_rows or rows))
+    def _learner(self, rows: Rows, learn: Tensor, judge: Tensor | None, n_components: int, seed: int) -> Learner:
+        """A network with a start near the marginal density of its rows."""
+        generator = torch.Generator().manual_seed(seed)
+        network = self._build_network(rows.x.shape[1], n_components, generator)
+        head, own = network.head, rows.take(learn)
+        head.start_from(starting_mixture(own.points, n_components, head.family, own.weight, seed, head.atoms))
+        return Learner(network, learn, judge, generator)
+
+    def _train(self, learners: Sequence[Learner], rows: Rows) -> None:
+        n_learn = len(learners[0].learn)
+        judged = self._units.log_scale(rows.take(learners[0].judge))
         console = Console(stderr=True)
         hidden = not (self.verbose and (console.is_terminal or console.is_jupyter))
         with Progress(console=console, transient=True, disable=hidden) as bar:
             task = bar.add_task("fitting", total=self.max_epochs)
 
-            def show(report: FitReport) -> None:
-                text = f"fitting, held-out NLL {report.valid_nll[-1] + judged:.4f}"
-                bar.update(task, completed=report.n_epochs, description=text)
+            def show() -> None:
+                lowest = min(learner.report.valid_nll[-1] for learner in learners) + judged
+                n_epochs = max(learner.report.n_epochs for learner in learners)
+                bar.update(task, completed=n_epochs, description=f"fitting, held-out NLL {lowest:.4f}")
 
-            report = train(
-                network,
+            train(
+                learners,
                 rows,
-                valid_rows,
                 max_epochs=int(self.max_epochs),
-                batch_size=int(self.batch_size or (32 if len(rows) < 5_000 else 256)),
+                batch_size=int(self.batch_size or (32 if n_learn < 5_000 else 256)),
                 learning_rate=float(self.learning_rate),
                 weight_decay=float(self.weight_decay),
                 patience=int(self.patience),
-                generator=generator,
                 on_epoch=None if hidden else show,
             )
-        report.train_nll = [loss + learned for loss in report.train_nll]
-        report.valid_nll = [loss + judged for loss in report.valid_nll]
-        report.start_nll += judged
-        if len(self.atoms_):
-            shares = [weight[target.values == atom].sum() / weight.sum() for atom in self.atoms_]
-            told = ", ".join(f"{atom:g} ({share:.1%})" for atom, share in zip(self.atoms_, shares, strict=True))
-            report.events.insert(0, f"atoms, with their shares of the rows: {told}")
-        self.network_ = network.double()  # float64 from here on: a row alone gets what it gets in a batch
-        self.fit_report_ = report
-        return self
 
     def _check_parameters(self) -> None:
-        for name, (is_valid, expected) in _CONSTRAINTS.items():
+        for name, (is_valid, expected) in CONSTRAINTS.items():
             value = getattr(self, name)
             if not is_valid(value):
                 raise MixturaError("E-parameter", f"{name}={value!r}", expected, "see the docstring of MDNRegressor")
@@ -385,39 +343,21 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         with coded("E-input-length", "as many rows in the X and y of eval_set"):
             check_consistent_length(X, target)
         check_support(self.family_, target, self.atoms_)
-        return self._rows(X, target, np.ones(len(target)))
+        return self._units.rows(X, target, np.ones(len(target)))
 
-    def _rows(self, encoded: NDArray[np.float64], target: Target, weight: NDArray[np.float64]) -> Rows:
-        """Rows in the network's units, float32; an atom is to the bit what the network's head has for it."""
-        x, weight32 = (torch.as_tensor(part, dtype=torch.float32) for part in (encoded, weight))
-        family = self._network_family()
-        y = into_support(family, self._standardise(target.values))
-        for atom, standardised in zip(self.atoms_, self._network_atoms(), strict=True):
-            y = torch.where(torch.as_tensor(target.values == atom), standardised, y)
-        if target.upper is None:
-            return Rows(x, y, weight32)
-        upper = into_support(family, self._standardise(target.upper))
-        return Rows(x, y, weight32, torch.where(torch.as_tensor(target.values == target.upper), y, upper))
-
-    def _standardise(self, values: NDArray[np.float64]) -> Tensor:
-        """In the network's units, float32."""
-        scaled = (values - np.asarray(self.y_scaler_.mean_)) / np.asarray(self.y_scaler_.scale_)
-        return torch.as_tensor(scaled, dtype=torch.float32)
-
-    def _network_atoms(self) -> Tensor:
-        return self._standardise(self.atoms_) if len(self.atoms_) else torch.empty(0)
-
-    def _network_family(self) -> AnyFamily:
-        """The family of the standardised target."""
+    @property
+    def _units(self) -> Units:
         loc, scale = np.asarray(self.y_scaler_.mean_), np.asarray(self.y_scaler_.scale_)
-        return self.family_.moved((-loc / scale).tolist(), (1 / scale).tolist())
+        return Units(self.family_, self.atoms_, loc, scale)
 
     @property
     def _event_size(self) -> int | None:
         """None for a scalar target, else D."""
         return None if self._y_shape in ((), (1,)) else self._y_shape[0]
 
-    def _build_network(self, n_inputs: int, generator: torch.Generator | None = None, device: str = "cpu") -> MDN:
+    def _build_network(
+        self, n_inputs: int, n_components: int, generator: torch.Generator | None = None, device: str = "cpu"
+    ) -> MDN:
         scale = torch.as_tensor(self.y_scaler_.scale_, dtype=torch.float32)
         floor = (
             torch.full_like(scale, _DEFAULT_SCALE_FLOOR)
@@ -428,28 +368,15 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             backbone = MLP(n_inputs, [int(size) for size in self.hidden_layer_sizes], generator)
             head = MixtureHead(
                 backbone.out_features,
-                int(self.n_components),
+                n_components,
                 self._event_size,
-                self._network_family(),
-                atoms=self._network_atoms() if len(self.atoms_) else None,
+                self._units.network_family,
+                atoms=self._units.network_atoms,
                 scale_floor=floor if self._event_size else floor[0],
                 weight_floor=float(self.weight_floor),
                 generator=generator,
             )
         return MDN(backbone, head).float()
-
-    def _log_scale(self, rows: Rows) -> float:
-        """What the mean NLL of rows in standardised units gains in the user's: the Jacobian of the standardisation.
-
-        Rows at an atom, or known by an interval alone, have a probability and no density: they gain nothing.
-        """
-        is_density = torch.ones(len(rows), dtype=torch.bool)
-        if len(self.atoms_):
-            is_density &= ~(rows.y[:, None] == self._network_atoms()).any(-1)
-        if rows.upper is not None:
-            is_density &= rows.y == rows.upper
-        share = (rows.weight * is_density).sum().item() / rows.weight.sum().item()
-        return share * float(np.log(np.asarray(self.y_scaler_.scale_)).sum())
 
     # Answers --------------------------------------------------------------------------------------------------
 
@@ -504,7 +431,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         MixturaError
             ``E-coverage-range`` unless 0 < coverage < 1.
         """
-        if not _is_real(0, 1)(coverage) or coverage == 0:
+        if not is_real(0, 1)(coverage) or coverage == 0:
             raise MixturaError("E-coverage-range", f"coverage={coverage!r}", "0 < coverage < 1", "0.9 means 90%")
         return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
 
@@ -542,10 +469,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self, X: Any, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
     ) -> NDArray[np.float64]:
         """Draws from p(y | x), shape (n, n_samples), or (n, n_samples, D) for a vector target."""
-        if not _is_int(1)(n_samples):
+        if not is_int(1)(n_samples):
             raise MixturaError("E-parameter", f"n_samples={n_samples!r}", "an integer >= 1", "ask for at least one")
-        if not _is_seed(random_state):
-            expected = _CONSTRAINTS["random_state"][1]
+        if not is_seed(random_state):
+            expected = CONSTRAINTS["random_state"][1]
             raise MixturaError("E-parameter", f"random_state={random_state!r}", expected, "give a seed")
         generator = torch.Generator().manual_seed(int(_fresh(random_state).randint(2**31 - 1)))
         return self.predict_dist(X).sample((n_samples,), generator).transpose(0, 1).numpy()
@@ -626,9 +553,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.y_scaler_.mean_, self.y_scaler_.scale_ = scaler["loc"].numpy(), scaler["scale"].numpy()
         self.y_scaler_.var_ = self.y_scaler_.scale_**2
         weights = part("network.")
-        network = self._build_network(
-            self.encoder_.n_encoded, device="meta"
-        )  # sizes are compared before any memory is taken
+        # Sizes are compared before any memory is taken.
+        network = self._build_network(self.encoder_.n_encoded, int(self.n_components), device="meta")
         network.load_state_dict(weights, assign=True)
         self.network_ = network.double().eval()
         self.fit_report_ = FitReport(**manifest["report"])

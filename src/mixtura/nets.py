@@ -134,7 +134,11 @@ class MixtureHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "*batch in_features"]) -> Mixture:
         """The mixture predicted for each row of features."""
-        raw_logits, raw = self.linear(features).split([self.n_weights, self.n_components * self.n_raw], -1)
+        return self.mixture(self.linear(features))
+
+    def mixture(self, outputs: Float[Tensor, "*batch n_outputs"]) -> Mixture:
+        """The mixture that outputs of the linear layer stand for."""
+        raw_logits, raw = outputs.split([self.n_weights, self.n_components * self.n_raw], -1)
         components = self.family.build(raw.unflatten(-1, (self.n_components, self.n_raw)), self.scale_floor)
         logits = self._floored(raw_logits.log_softmax(-1))
         atoms = None if self.atoms is None else self.atoms.to(logits.dtype).expand(*logits.shape[:-1], -1)

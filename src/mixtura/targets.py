@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .errors import MixturaError, coded
 from .families import AnyFamily, ProductFamily, ScalarFamily
+from .rows import Rows
 from .tables import has_date_dtype, is_date
 
 _FEWEST_OF_AN_ATOM, _LEAST_SHARE_OF_AN_ATOM, _MOST_ATOMS = 10, 0.005, 20
@@ -142,25 +143,6 @@ def scalar_families(family: AnyFamily, n: int) -> list[AnyFamily]:
     return list(family.families) if isinstance(family, ProductFamily) else [family] * n
 
 
-def into_support(family: AnyFamily, y: Tensor) -> Tensor:
-    """Standardised values moved by the rounding that may have brought them to the end of a support, or beyond it.
-
-    Parameters
-    ----------
-    y
-        Shape (n,) or (n, D), which belong to the support but for rounding.
-    """
-    columns = y.reshape(len(y), -1).unbind(-1)
-    moved = []
-    for part, column in zip(scalar_families(family, len(columns)), columns, strict=True):
-        if isinstance(part, ScalarFamily) and not part.is_discrete:
-            low, high = part.support(part.build(torch.zeros(part.n_raw(None), dtype=y.dtype)))
-            low, high = torch.nextafter(low, high), torch.nextafter(high, low)
-            column = torch.where(column.isfinite(), column.clamp(low, high), column)
-        moved.append(column)
-    return torch.stack(moved, -1).reshape(y.shape)
-
-
 def check_support(family: AnyFamily, target: Target, atoms: NDArray[np.float64]) -> None:
     """Raise ``E-target-support`` where a family has no density at a value of the target, in the user's units.
 
@@ -267,3 +249,66 @@ def fit_target_scaler(
         if part.closed_under == "none":
             np.asarray(scaler.scale_)[i] = 1.0
     return scaler
+
+
+@dataclass(frozen=True)
+class Units:
+    """Between the target in the user's units, loc + scale * y, and y in the network's, which is float32."""
+
+    family: AnyFamily
+    """In the user's units, as are the atoms."""
+    atoms: NDArray[np.float64]
+    loc: NDArray[np.float64]
+    """Shape (1,) or (D,), as is scale."""
+    scale: NDArray[np.float64]
+
+    @property
+    def network_family(self) -> AnyFamily:
+        """The family of the standardised target."""
+        return self.family.moved((-self.loc / self.scale).tolist(), (1 / self.scale).tolist())
+
+    @property
+    def network_atoms(self) -> Tensor | None:
+        """The standardised atoms, None without any."""
+        return self._standardised(self.atoms) if len(self.atoms) else None
+
+    def rows(self, encoded: NDArray[np.float64], target: Target, weight: NDArray[np.float64]) -> Rows:
+        """Rows for a network; an atom is to the bit what the network's head has for it."""
+        x, weight32 = (torch.as_tensor(part, dtype=torch.float32) for part in (encoded, weight))
+        y = self._in_support(target.values)
+        if self.network_atoms is not None:
+            for atom, standardised in zip(self.atoms, self.network_atoms, strict=True):
+                y = torch.where(torch.as_tensor(target.values == atom), standardised, y)
+        if target.upper is None:
+            return Rows(x, y, weight32)
+        is_known = torch.as_tensor(target.values == target.upper)
+        return Rows(x, y, weight32, torch.where(is_known, y, self._in_support(target.upper)))
+
+    def log_scale(self, rows: Rows) -> float:
+        """What the mean NLL of rows gains in the user's units: the Jacobian of the standardisation.
+
+        Rows at an atom, or known by an interval alone, have a probability and no density: they gain nothing.
+        """
+        is_density = torch.ones(len(rows), dtype=torch.bool)
+        if self.network_atoms is not None:
+            is_density &= ~(rows.y[:, None] == self.network_atoms).any(-1)
+        if rows.upper is not None:
+            is_density &= rows.y == rows.upper
+        share = (rows.weight * is_density).sum().item() / rows.weight.sum().item()
+        return share * float(np.log(self.scale).sum())
+
+    def _standardised(self, values: NDArray[np.float64]) -> Tensor:
+        return torch.as_tensor((values - self.loc) / self.scale, dtype=torch.float32)
+
+    def _in_support(self, values: NDArray[np.float64]) -> Tensor:
+        """Standardised values moved by the rounding that may have brought them to the end of a support, or beyond."""
+        y = self._standardised(values)
+        columns = y.reshape(len(y), -1).unbind(-1)
+        moved = []
+        for part, column in zip(scalar_families(self.network_family, len(columns)), columns, strict=True):
+            if isinstance(part, ScalarFamily) and not part.is_discrete:
+                low, high = part.support(part.build(torch.zeros(part.n_raw(None), dtype=y.dtype)))
+                low, high = torch.nextafter(low, high), torch.nextafter(high, low)
+                column = torch.where(column.isfinite(), column.clamp(low, high), column)
+            moved.append(column)
+        return torch.stack(moved, -1).reshape(y.shape)

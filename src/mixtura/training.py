@@ -1,27 +1,27 @@
-"""Training: where a network starts, and the loop that fits it."""
+"""Training: where a network starts, and the loop that fits it, and others beside it."""
 
 import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from .adamw import AdamW
+from .adamw import AdamW, clip
 from .errors import MixturaError, MixturaWarning
 from .families import AnyFamily
 from .mixture import Mixture
-from .nets import MixtureHead
-from .scores import censored_nll, nll
+from .rows import Rows
+from .stack import Stack
 
 _MAX_SKIPPED_IN_A_ROW = 20
 _MAX_ROLLBACKS = 3
-_MOST_ROWS_TO_START = 5_000
+_MOST_ROWS_TO_START, _MOST_ROWS_AT_ONCE = 5_000, 16_384
 _N_EM_STEPS = 40
 _FEWEST_FLOPS_FOR_THREADS = 1e8
 """Of a step, below which threads wait for each other more than they work; on a busy machine a hundred times more."""
@@ -44,6 +44,8 @@ class FitReport:
     """Steps whose loss or gradient was not finite; none of them touched the weights."""
     events: list[str] = field(default_factory=list)
     """What a person should know, in words, in order."""
+    restart_nlls: list[float] = field(default_factory=list)
+    """Best held-out NLL of each restart; this report is of the lowest."""
     n_train_rows: int = 0
     n_valid_rows: int = 0
     seconds: float = 0.0
@@ -58,40 +60,12 @@ class FitReport:
         """Held-out NLL of the weights that were kept."""
         return self.start_nll if self.best_epoch < 0 else self.valid_nll[self.best_epoch]
 
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows to learn from, in the network's units: features (n, p), targets (n,) or (n, D), positive weights (n,).
-
-    Of a censored target, y is the lower end of an interval and `upper` the other; they are equal where y is known.
-    """
-
-    x: Float[Tensor, "n p"]
-    y: Float[Tensor, "n *event"]
-    weight: Float[Tensor, "n"]
-    upper: Float[Tensor, "n"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    @property
-    def points(self) -> Float[Tensor, "n *event"]:
-        """One finite target for each row: the middle of an interval, or its finite end."""
-        if self.upper is None:
-            return self.y
-        lower = torch.where(self.y.isfinite(), self.y, self.upper)
-        return lower + 0.5 * (torch.where(self.upper.isfinite(), self.upper, lower) - lower)
-
-    def take(self, index: Tensor) -> "Rows":
-        """Some of the rows."""
-        upper = None if self.upper is None else self.upper[index]
-        return Rows(self.x[index], self.y[index], self.weight[index], upper)
-
-    def loss(self, mixture: Mixture) -> Float[Tensor, ""]:
-        """Weighted mean NLL of a mixture for each row."""
-        if self.upper is None:
-            return nll(mixture, self.y, self.weight)
-        return censored_nll(mixture, self.y, self.upper, self.weight)
+    def move(self, learned: float, judged: float) -> None:
+        """Add to all NLLs of the rows that were learned from, and of those that were held out."""
+        self.train_nll = [loss + learned for loss in self.train_nll]
+        for name in ("valid_nll", "restart_nlls"):
+            setattr(self, name, [loss + judged for loss in getattr(self, name)])
+        self.start_nll += judged
 
 
 def starting_mixture(
@@ -156,141 +130,237 @@ def _maximise(y: Tensor, membership: Tensor, sample_weight: Tensor, family: AnyF
     return Mixture(logits, family.fit(y, membership), validate_args=False)
 
 
+class Learner:
+    """One network's course through training: what it learns from, how it fares, what it falls back to.
+
+    Parameters
+    ----------
+    network
+        Maps features (n, p) to a Mixture with batch_shape (n,); fitted in place.
+    learn, judge
+        Indices of the rows to learn from, and of those that decide when to stop; without the latter the former decide.
+    generator
+        Of the order of the rows.
+    """
+
+    def __init__(self, network: nn.Module, learn: Tensor, judge: Tensor | None, generator: torch.Generator):
+        self.network, self.learn, self.generator = network, learn, generator
+        self.judge = learn if judge is None else judge
+        self.report = FitReport(n_train_rows=len(learn), n_valid_rows=0 if judge is None else len(judge))
+        self.failure: MixturaError | None = None
+        """Why it was given up."""
+        self.is_done = False
+
+    def begin(self, learning_rate: float, start_nll: float) -> None:
+        """Before the first epoch."""
+        self.rate, self.trust = learning_rate, 1.0  # steps are taken at rate * trust
+        self.n_skipped_in_a_row = self.n_rollbacks = 0
+        self.report.start_nll = start_nll
+        # Patience counts from the best epoch, not from the start: one with a spike may be lost before it is bettered.
+        self.lowest_nll, self.lowest_epoch, self.last_drop = math.inf, 0, 0
+        self._keep()
+
+    def _state(self) -> list[Tensor]:
+        return [*self.network.parameters(), *self.network.buffers()]
+
+    def _keep(self) -> None:
+        self.best = [tensor.detach().clone() for tensor in self._state()]
+
+    @torch.no_grad()
+    def go_back(self) -> None:
+        """To the best weights so far."""
+        for tensor, value in zip(self._state(), self.best, strict=True):
+            tensor.copy_(value)
+
+    def roll_back(self, reason: str) -> None:
+        """To the best weights, and on with a lower rate; given up where that has not helped before."""
+        self.go_back()
+        if self.n_rollbacks == _MAX_ROLLBACKS:
+            self.failure, self.is_done = self.failure or _diverged(reason), True
+        self.n_rollbacks, self.n_skipped_in_a_row = self.n_rollbacks + 1, 0
+        self.rate, self.trust = self.rate * min(self.trust, 0.1), 1.0
+        self.report.events.append(f"{reason}; back to the best weights, learning rate now {self.rate:.2g}")
+
+    def skipped(self, epoch: int) -> bool:
+        """Take note of a step that was not finite; returns whether there have been too many of them."""
+        self.report.n_skipped_steps += 1
+        self.n_skipped_in_a_row += 1
+        self.trust *= 0.5
+        self.report.events.append(f"epoch {epoch}: a step was not finite and was skipped; the next at half the rate")
+        return self.n_skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW
+
+    def conclude(self, epoch: int, train_nll: float, valid_nll: float, patience: int) -> bool:
+        """After an epoch: keep the best weights, lower the rate, or stop; returns whether to roll back."""
+        report = self.report
+        best_nll = report.best_nll
+        report.train_nll.append(train_nll)
+        report.valid_nll.append(valid_nll)
+        must_roll_back = False
+        if valid_nll < best_nll or not math.isfinite(best_nll):
+            self._keep()
+            report.best_epoch = epoch
+        elif not math.isfinite(valid_nll):
+            must_roll_back = True
+        if valid_nll < self.lowest_nll:
+            self.lowest_nll, self.lowest_epoch = valid_nll, epoch
+        if epoch - self.lowest_epoch >= patience:
+            report.events.append(f"epoch {epoch}: no better held-out NLL for {patience} epochs; stopped")
+            self.is_done = True
+        elif epoch - max(self.lowest_epoch, self.last_drop) >= max(1, patience // 2):
+            self.last_drop, self.rate = epoch, self.rate / 3
+            report.events.append(f"epoch {epoch}: held-out NLL stalls; learning rate now {self.rate:.2g}")
+        return must_roll_back
+
+    def end(self) -> None:
+        """After the last epoch."""
+        self.go_back()
+        self.network.eval()
+        if self.report.best_epoch < 0:
+            self.report.events.append("no epoch was better than the start, which does not depend on the features")
+        if not math.isfinite(self.report.best_nll):
+            self.failure = self.failure or _diverged(f"no finite NLL in {self.report.n_epochs} epochs")
+
+
 def train(
-    network: nn.Module,
+    learners: Sequence[Learner],
     rows: Rows,
-    valid_rows: Rows | None,
     *,
     max_epochs: int,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
     patience: int,
-    generator: torch.Generator,
-    on_epoch: Callable[[FitReport], None] | None = None,
-) -> FitReport:
-    """Fit a network that returns a `Mixture` by maximum likelihood, in place; keep the weights of its best epoch.
+    on_epoch: Callable[[], None] | None = None,
+) -> None:
+    """Fit networks that return a `Mixture` by maximum likelihood, in place; keep the weights of each one's best epoch.
 
-    AdamW (weight decay on matrices only), gradients clipped at norm 1, the rate lowered when the held-out NLL stalls,
-    an end after `patience` epochs without gain. A step whose loss or gradient is not finite does not reach the
-    weights (nor running means): it is counted, the rate is halved, to recover over the next good steps, and its batch
-    is tried once more at the end of the epoch. After 20 such steps in a row, or a held-out NLL that is not finite,
-    training goes back to the best weights and to a tenth of the rate or less. Ctrl-C ends it with the best weights so
-    far and a warning. Small networks are trained on one thread, whatever torch is set to.
+    All are trained at once, and each gets what it would get alone. AdamW (weight decay on matrices only), gradients
+    clipped at norm 1, the rate lowered when the held-out NLL stalls, an end after `patience` epochs without gain. A
+    step whose loss or gradient is not finite does not reach the weights (nor running means): it is counted, the rate is
+    halved, to recover over the next good steps, and its batch is tried once more at the end of the epoch. After 20 such
+    steps in a row, or a held-out NLL that is not finite, training goes back to the best weights and to a tenth of the
+    rate or less. Ctrl-C ends it with the best weights so far and a warning. Small networks are trained on one thread,
+    whatever torch is set to.
 
     Parameters
     ----------
-    network
-        Maps features (n, p) to a Mixture with batch_shape (n,).
-    rows, valid_rows
-        To learn from, and to decide when to stop; without the latter the former decide.
+    learners
+        Networks of one shape, with their rows; their reports say how it went.
+    rows
+        Which the learners' indices are of.
     patience
         Epochs without a better held-out NLL before the end; the rate falls to a third at half of it.
-    generator
-        The order of the rows.
     on_epoch
-        Called with the report after every epoch.
+        Called after every epoch.
 
     Raises
     ------
     MixturaError
-        ``E-fit-diverged`` when going back three times does not help, or no epoch has a finite NLL.
+        ``E-fit-diverged`` when, of every network, going back three times does not help, or no epoch has a finite NLL.
     """
     start = time.perf_counter()
-    report = FitReport(n_train_rows=len(rows), n_valid_rows=0 if valid_rows is None else len(valid_rows))
-    heads = [module for module in network.modules() if isinstance(module, MixtureHead)]
-    optimizer = AdamW(network, weight_decay, {name: unit for head in heads for name, unit in head.units.items()})
-    buffers = list(network.buffers())
-    rate, trust = learning_rate, 1.0  # steps are taken at rate * trust
-    n_skipped_in_a_row = n_rollbacks = 0
-    judges = rows if valid_rows is None else valid_rows
-    report.start_nll = evaluate_nll(network, judges)
-    best_state = [tensor.clone() for tensor in (optimizer.values, *buffers)]
-    # Patience counts from the best epoch, not from the start: a start with a spike may be lost before it is bettered.
-    lowest_nll, lowest_epoch, last_drop = math.inf, 0, 0
-
-    @torch.no_grad()
-    def go_back() -> None:
-        for tensor, value in zip((optimizer.values, *buffers), best_state, strict=True):
-            tensor.copy_(value)
-
-    def roll_back(reason: str) -> None:
-        nonlocal n_rollbacks, n_skipped_in_a_row, rate, trust
-        go_back()
-        if n_rollbacks == _MAX_ROLLBACKS:
-            raise _diverged(reason)
-        n_rollbacks, n_skipped_in_a_row, rate, trust = n_rollbacks + 1, 0, rate * min(trust, 0.1), 1.0
-        optimizer.restart()
-        report.events.append(f"{reason}; back to the best weights, learning rate now {rate:.2g}")
-
+    running = list(learners)
+    stack = Stack([learner.network for learner in running])
+    optimizer = AdamW(stack.values, weight_decay * stack.is_matrix, stack.units)
+    for learner, start_nll in zip(running, _judge(stack, running, rows), strict=True):
+        learner.begin(learning_rate, start_nll)
     n_threads = torch.get_num_threads()
-    if 6 * batch_size * len(optimizer.values) < _FEWEST_FLOPS_FOR_THREADS:
+    if 6 * batch_size * stack.values.numel() < _FEWEST_FLOPS_FOR_THREADS:
         torch.set_num_threads(1)
     try:
         for epoch in range(max_epochs):
-            network.train()
-            total = torch.zeros(())
-            n_steps = 0
-            order = torch.randperm(len(rows), generator=generator)
-            batches = deque((batch, True) for batch in order.split(batch_size))
-            while batches:
-                batch, may_retry = batches.popleft()
-                kept = [buffer.clone() for buffer in buffers]
-                some = rows.take(batch)
-                # Times the batch's mean weight, so that a light batch steps less than a heavy one.
-                loss = some.loss(network(some.x)) * some.weight.mean()
-                gradient, norm = optimizer.gradient(loss)
-                if bool((loss.detach() + norm).isfinite()):
-                    optimizer.step(gradient, rate * trust)
-                    trust = min(1.0, 1.5 * trust)
-                    total += loss.detach()
-                    n_steps += 1
-                    n_skipped_in_a_row = 0
-                    continue
-                for buffer, value in zip(buffers, kept, strict=True):
-                    buffer.copy_(value)  # a running mean has seen the batch already
-                report.n_skipped_steps += 1
-                n_skipped_in_a_row += 1
-                trust *= 0.5
-                report.events.append(f"epoch {epoch}: a step was not finite and was skipped; the next at half the rate")
-                if may_retry:
-                    batches.append((batch, False))
-                if n_skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
-                    roll_back(f"epoch {epoch}: {n_skipped_in_a_row} steps in a row were not finite")
-
-            report.train_nll.append((total / n_steps).item() if n_steps else math.nan)
-            report.valid_nll.append(evaluate_nll(network, judges))
-            if report.valid_nll[-1] < report.best_nll or not math.isfinite(report.best_nll):
-                best_state = [tensor.clone() for tensor in (optimizer.values, *buffers)]
-                report.best_epoch = epoch
-            elif not math.isfinite(report.valid_nll[-1]):
-                roll_back(f"epoch {epoch}: the held-out NLL is {report.valid_nll[-1]}")
-            report.seconds = time.perf_counter() - start
+            train_nlls = _learn(stack, optimizer, running, rows, batch_size, epoch)
+            valid_nlls = _judge(stack, running, rows)
+            for e, learner in enumerate(running):
+                if learner.conclude(epoch, train_nlls[e], valid_nlls[e], patience):
+                    learner.roll_back(f"epoch {epoch}: the held-out NLL is {valid_nlls[e]}")
+                    optimizer.restart(e)
+                learner.report.seconds = time.perf_counter() - start
             if on_epoch is not None:
-                on_epoch(report)
-            if report.valid_nll[-1] < lowest_nll:
-                lowest_nll, lowest_epoch = report.valid_nll[-1], epoch
-            if epoch - lowest_epoch >= patience:
-                report.events.append(f"epoch {epoch}: no better held-out NLL for {patience} epochs; stopped")
+                on_epoch()
+            left = [e for e, learner in enumerate(running) if not learner.is_done]
+            if not left:
                 break
-            if epoch - max(lowest_epoch, last_drop) >= max(1, patience // 2):
-                last_drop, rate = epoch, rate / 3
-                report.events.append(f"epoch {epoch}: held-out NLL stalls; learning rate now {rate:.2g}")
+            if len(left) < len(running):
+                running = [running[e] for e in left]
+                stack = Stack([learner.network for learner in running])
+                optimizer.keep(left, stack.values)
     except KeyboardInterrupt:
-        del report.train_nll[report.n_epochs :]
-        report.events.append(f"interrupted in epoch {report.n_epochs}; the best weights so far are kept")
-        got, fix = f"an interrupt in epoch {report.n_epochs}", "fit again for more; the model is usable as it is"
+        for learner in running:
+            n_epochs = learner.report.n_epochs
+            learner.report.events.append(f"interrupted in epoch {n_epochs}; the best weights so far are kept")
+        got, fix = (
+            f"an interrupt in epoch {running[0].report.n_epochs}",
+            "fit again for more; the model is usable as it is",
+        )
         warnings.warn(MixturaWarning("W-interrupted", got, f"up to {max_epochs} epochs", fix), stacklevel=2)
     finally:
         torch.set_num_threads(n_threads)
-    go_back()
-    if report.best_epoch < 0:
-        report.events.append("no epoch was better than the start, which does not depend on the features")
-    if not math.isfinite(report.best_nll):
-        raise _diverged(f"no finite NLL in {report.n_epochs} epochs")
-    network.eval()
-    report.seconds = time.perf_counter() - start
-    return report
+    for learner in learners:
+        learner.end()
+    failures = [learner.failure for learner in learners if learner.failure is not None]
+    if len(failures) == len(learners):
+        raise failures[0]
+
+
+def _learn(
+    stack: Stack, optimizer: AdamW, learners: Sequence[Learner], rows: Rows, batch_size: int, epoch: int
+) -> list[float]:
+    """One pass over the rows; returns the mean NLL over its steps, of each learner."""
+    stack.train()
+    orders = [one.learn[torch.randperm(len(one.learn), generator=one.generator)] for one in learners]
+    index, present = _side_by_side(orders)
+    parts = zip(index.split(batch_size, 1), present.split(batch_size, 1), strict=True)
+    batches = deque((*part, True) for part in parts)
+    total, n_taken = torch.zeros(len(learners)), torch.zeros(len(learners))
+    rate = _rates(learners)
+    while batches:
+        index, present, may_retry = batches.popleft()
+        kept = [] if stack.is_joint else [[buffer.clone() for buffer in one.network.buffers()] for one in learners]
+        some = rows.take(index)
+        n_rows = present.sum(1)
+        # The sum of weighted losses over the count: a batch of light rows steps less than one of heavy rows.
+        loss = (stack.nll(some, present) * (some.weight * present)).sum(1) / n_rows.clamp(min=1)
+        gradient = stack.gradient(loss)
+        loss = loss.detach()
+        norm = torch.linalg.vector_norm(gradient, dim=1)
+        clip(gradient, norm[:, None])
+        moves = (loss + norm).isfinite() & (n_rows > 0)
+        if bool(moves.all()):
+            optimizer.step(gradient, rate)
+            total += loss
+            n_taken += 1
+            if not any(learner.n_skipped_in_a_row or learner.trust < 1 for learner in learners):
+                continue
+        else:
+            optimizer.step(gradient, rate, moves)
+            total[moves] += loss[moves]
+            n_taken += moves
+        for e, learner in enumerate(learners):
+            if moves[e]:
+                learner.n_skipped_in_a_row, learner.trust = 0, min(1.0, 1.5 * learner.trust)
+            elif n_rows[e]:
+                for buffer, value in zip(learner.network.buffers(), kept[e] if kept else [], strict=False):
+                    buffer.copy_(value)  # a running mean has seen the batch already
+                if learner.skipped(epoch):
+                    learner.roll_back(f"epoch {epoch}: {_MAX_SKIPPED_IN_A_ROW} steps in a row were not finite")
+                    optimizer.restart(e)
+        if may_retry and not bool((moves | (n_rows == 0)).all()):
+            batches.append((index, present & ~moves[:, None], False))
+        rate = _rates(learners)
+    return (total / n_taken).tolist()
+
+
+def _rates(learners: Sequence[Learner]) -> Float[Tensor, "E 1"]:
+    return torch.tensor([[learner.rate * learner.trust] for learner in learners])
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> tuple[Int[Tensor, "E n"], Bool[Tensor, "E n"]]:
+    """Indices of different lengths as rows of a matrix, and which places they take; the rest repeat the first."""
+    lengths = torch.tensor([len(part) for part in parts])
+    longest = int(lengths.max())
+    index = torch.stack([torch.cat([part, part[:1].expand(longest - len(part))]) for part in parts])
+    return index, torch.arange(longest) < lengths[:, None]
 
 
 def _diverged(got: str) -> MixturaError:
@@ -299,11 +369,15 @@ def _diverged(got: str) -> MixturaError:
 
 
 @torch.no_grad()
-def evaluate_nll(network: nn.Module, rows: Rows, chunk_size: int = 16_384) -> float:
-    """Weighted mean NLL of a network on rows, in evaluation mode, in chunks that bound the memory."""
-    network.eval()
-    total = torch.zeros((), dtype=torch.float64)
-    for chunk in torch.arange(len(rows)).split(chunk_size):
+def _judge(stack: Stack, learners: Sequence[Learner], rows: Rows) -> list[float]:
+    """Of each learner, the weighted mean NLL of its held-out rows, in chunks that bound the memory."""
+    stack.train(False)
+    index, present = _side_by_side([learner.judge for learner in learners])
+    n_at_once = max(1, _MOST_ROWS_AT_ONCE // len(learners))
+    total = mass = torch.zeros(len(learners), dtype=torch.float64)
+    for chunk, here in zip(index.split(n_at_once, 1), present.split(n_at_once, 1), strict=True):
         some = rows.take(chunk)
-        total += some.loss(network(some.x)).double() * some.weight.sum()
-    return (total / rows.weight.sum()).item()
+        weight = some.weight * here
+        total = total + torch.where(weight > 0, stack.nll(some, here).double() * weight, 0).sum(1)
+        mass = mass + weight.sum(1)
+    return (total / mass).tolist()

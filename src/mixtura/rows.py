@@ -1,0 +1,57 @@
+"""Rows to learn from, as tensors."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .mixture import Mixture
+from .scores import censored_nll, nll
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to learn from, in the network's units: features (n, p), targets (n,) or (n, D), weights (n,).
+
+    Of a censored target, y is the lower end of an interval and `upper` the other; they are equal where y is known.
+    Several sets of rows, one for each of E networks, have axes (E, n) in place of n.
+    """
+
+    x: Float[Tensor, "*n p"]
+    y: Float[Tensor, "*n_event"]
+    weight: Float[Tensor, "*n"]
+    upper: Float[Tensor, "*n"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    @property
+    def points(self) -> Float[Tensor, "*n_event"]:
+        """One finite target for each row: the middle of an interval, or its finite end."""
+        if self.upper is None:
+            return self.y
+        lower = torch.where(self.y.isfinite(), self.y, self.upper)
+        return lower + 0.5 * (torch.where(self.upper.isfinite(), self.upper, lower) - lower)
+
+    def take(self, index: Any) -> "Rows":
+        """Some of the rows: an index of any shape gives rows with the axes of that shape."""
+        upper = None if self.upper is None else self.upper[index]
+        return Rows(self.x[index], self.y[index], self.weight[index], upper)
+
+    def followed_by(self, others: "Rows") -> "Rows":
+        """These rows, then the others."""
+        upper = None
+        if self.upper is not None or others.upper is not None:
+            upper = torch.cat([some.y if some.upper is None else some.upper for some in (self, others)])
+        x, y, weight = (
+            torch.cat(both) for both in ((self.x, others.x), (self.y, others.y), (self.weight, others.weight))
+        )
+        return Rows(x, y, weight, upper)
+
+    def nll(self, mixture: Mixture) -> Float[Tensor, "*n"]:
+        """NLL of each row under its mixture, not weighted."""
+        if self.upper is None:
+            return nll(mixture, self.y, reduction="none")
+        return censored_nll(mixture, self.y, self.upper, reduction="none")
