@@ -356,10 +356,10 @@ def _rates(learners: Sequence[Learner]) -> Float[Tensor, "E 1"]:
 
 
 def _side_by_side(parts: Sequence[Tensor]) -> tuple[Int[Tensor, "E n"], Bool[Tensor, "E n"]]:
-    """Indices of different lengths as rows of a matrix, and which places they take; the rest repeat the first."""
+    """Indices of different lengths as rows of a matrix, and which places they take; the rest repeat the last."""
     lengths = torch.tensor([len(part) for part in parts])
     longest = int(lengths.max())
-    index = torch.stack([torch.cat([part, part[:1].expand(longest - len(part))]) for part in parts])
+    index = torch.stack([torch.cat([part, part[-1:].expand(longest - len(part))]) for part in parts])
     return index, torch.arange(longest) < lengths[:, None]
 
 
