@@ -14,7 +14,7 @@ from mixtura import MDN, MLP, FitReport, MixturaError, MixturaWarning, Mixture, 
 from mixtura.adamw import AdamW, clip
 from mixtura.nets import linear
 from mixtura.rows import Rows
-from mixtura.stack import Stack
+from mixtura.stack import Stack, nll_and_slope
 from mixtura.training import Learner, starting_mixture, train
 
 SETTINGS = {"max_epochs": 20, "batch_size": 32, "learning_rate": 5e-3, "weight_decay": 1e-2, "patience": 20}
@@ -284,7 +284,7 @@ def test_steps_are_those_of_torchs_adamw():
     optimizer = AdamW(stack.values, 0.1 * stack.is_matrix, stack.units)
     for step in range(30):
         rate = 1e-2 / (1 + step)
-        gradient = stack.gradient(3 * stack.nll(rows.take(torch.arange(len(rows))[None])).mean(1))
+        _, gradient = stack.loss_and_gradient(rows.take(torch.arange(256)[None], torch.full((1, 256), 3 / 256)))
         norm = torch.linalg.vector_norm(gradient, dim=1)
         clip(gradient, norm[:, None])
         optimizer.step(gradient, torch.tensor([[rate]]))
@@ -334,7 +334,7 @@ def test_units_are_factors_on_steps():
     before = slow.head.linear.bias.detach().clone()
     stack = Stack([plain, slow])
     optimizer = AdamW(stack.values, 0.0 * stack.is_matrix, stack.units)
-    gradient = stack.gradient(stack.nll(rows.take(torch.arange(len(rows)).expand(2, -1))).mean(1))
+    _, gradient = stack.loss_and_gradient(rows.take(torch.arange(256).expand(2, -1), torch.full((2, 256), 1 / 256)))
     optimizer.step(gradient, torch.full((2, 1), 1e-2))
     moved = [network.head.linear.bias.detach() - before for network in (plain, slow)]
     torch.testing.assert_close(moved[1], 0.1 * moved[0], atol=1e-6, rtol=1e-3)
@@ -379,7 +379,7 @@ def test_a_stacked_run_gives_each_network_what_it_gets_alone(kind, is_joint, tar
 
     together, alone = [learner(e) for e in range(4)], [learner(e) for e in range(4)]
     assert Stack([one.network for one in together]).is_joint == is_joint
-    settings = {**SETTINGS, "max_epochs": 25, "patience": 3, "learning_rate": 0.03, "batch_size": 16}
+    settings = {**SETTINGS, "max_epochs": 15, "patience": 2, "learning_rate": 0.03, "batch_size": 16}
     train(together, rows, **settings)
     for one in alone:
         train([one], rows, **settings)
@@ -400,7 +400,8 @@ def test_the_gradient_of_stacked_layers_is_that_of_autograd():
     rows = Rows(rows.x.double(), rows.y.double(), rows.weight.double())
     stack = Stack(networks)
     assert stack.is_joint
-    found = stack.gradient(stack.nll(rows.take(torch.arange(40).expand(3, -1))).mean(1))
+    weight = torch.full((3, 40), 1 / 40, dtype=torch.float64)
+    _, found = stack.loss_and_gradient(rows.take(torch.arange(40).expand(3, -1), weight))
     for network, ours in zip(copies, found, strict=True):
         rows.nll(network(rows.x)).mean().backward()
         theirs = torch.cat([parameter.grad.reshape(-1) for parameter in network.parameters()])
@@ -428,3 +429,24 @@ def test_one_network_that_diverges_does_not_take_the_others_with_it():
     assert learners[0].failure is not None
     assert learners[1].failure is None
     assert learners[1].report.best_nll < learners[1].report.start_nll
+
+
+@pytest.mark.parametrize("weight_floor", [0.0, 1e-4, 0.1])
+@pytest.mark.parametrize(("event", "covariance"), [(None, "full"), (3, "diag")])
+def test_the_gradient_in_closed_form_is_that_of_autograd(event, covariance, weight_floor):
+    """Raw parameters from far below the floor of the scale to far above 1."""
+    g = torch.Generator().manual_seed(0)
+    floor = 1e-3 if event is None else torch.tensor([1e-3, 1e-2, 0.1])
+    head = MixtureHead(4, 3, event, "normal", covariance, None, floor, weight_floor, g).double()
+    outputs = 4 * torch.randn(2, 500, head.linear.out_features, generator=g, dtype=torch.float64)
+    y = torch.randn(2, 500, *(() if event is None else (event,)), generator=g, dtype=torch.float64)
+    rows = Rows(torch.empty(2, 500, 0), y, torch.ones(2, 500))
+    assert head.family.log_prob_and_slopes(head.split(outputs)[1], head.scale_floor, y.unsqueeze(2)) is not None
+    with torch.no_grad():
+        ours, slope = nll_and_slope(head, outputs.clone(), rows)
+    outputs.requires_grad_()
+    theirs = rows.nll(head.mixture(outputs))
+    (expected,) = torch.autograd.grad(theirs.sum(), outputs)
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-12)
+    size = expected.abs().amax(-1, keepdim=True)
+    assert ((slope - expected).abs() / size.clamp(min=1)).max() < 1e-12

@@ -138,13 +138,18 @@ class MixtureHead(nn.Module):
 
     def mixture(self, outputs: Float[Tensor, "*batch n_outputs"]) -> Mixture:
         """The mixture that outputs of the linear layer stand for."""
-        raw_logits, raw = outputs.split([self.n_weights, self.n_components * self.n_raw], -1)
-        components = self.family.build(raw.unflatten(-1, (self.n_components, self.n_raw)), self.scale_floor)
-        logits = self._floored(raw_logits.log_softmax(-1))
+        raw_logits, raw = self.split(outputs)
+        components = self.family.build(raw, self.scale_floor)
+        logits = self.floored(raw_logits.log_softmax(-1))
         atoms = None if self.atoms is None else self.atoms.to(logits.dtype).expand(*logits.shape[:-1], -1)
         return Mixture.of_parts(family_of(components), logits, components, atoms)
 
-    def _floored(self, logits: Tensor) -> Tensor:
+    def split(self, outputs: Float[Tensor, "*batch n_outputs"]) -> tuple[Tensor, Float[Tensor, "*batch k n_raw"]]:
+        """Outputs of the linear layer as raw logits and raw parameters of the components."""
+        raw_logits, raw = outputs.split([self.n_weights, self.n_components * self.n_raw], -1)
+        return raw_logits, raw.unflatten(-1, (self.n_components, self.n_raw))
+
+    def floored(self, logits: Tensor) -> Tensor:
         """log(floor + (1 - n floor) * weight) of n weights."""
         if self.weight_floor == 0:
             return logits

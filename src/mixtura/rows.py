@@ -16,7 +16,8 @@ class Rows:
     """Rows to learn from, in the network's units: features (n, p), targets (n,) or (n, D), weights (n,).
 
     Of a censored target, y is the lower end of an interval and `upper` the other; they are equal where y is known.
-    Several sets of rows, one for each of E networks, have axes (E, n) in place of n.
+    Several sets of rows, one for each of E networks, have axes (E, n) in place of n; where one has fewer rows than
+    others, the rest of its places have weight 0.
     """
 
     x: Float[Tensor, "*n p"]
@@ -35,10 +36,10 @@ class Rows:
         lower = torch.where(self.y.isfinite(), self.y, self.upper)
         return lower + 0.5 * (torch.where(self.upper.isfinite(), self.upper, lower) - lower)
 
-    def take(self, index: Any) -> "Rows":
-        """Some of the rows: an index of any shape gives rows with the axes of that shape."""
+    def take(self, index: Any, weight: Tensor | None = None) -> "Rows":
+        """Some of the rows, with the axes that the index has; with these weights, if any are given."""
         upper = None if self.upper is None else self.upper[index]
-        return Rows(self.x[index], self.y[index], self.weight[index], upper)
+        return Rows(self.x[index], self.y[index], self.weight[index] if weight is None else weight, upper)
 
     def followed_by(self, others: "Rows") -> "Rows":
         """These rows, then the others."""

@@ -5,10 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
-from .mixture import Mixture
 from .nets import MDN, MLP, MixtureHead
 from .rows import Rows
 
@@ -17,9 +15,10 @@ class Stack:
     """E networks with parameters of the same shapes, each with its own rows.
 
     The parameters become views of one matrix, `values`, a row for each network: what an optimiser moves. An MLP under
-    a `MixtureHead` is worked out for all networks at once by batched matrix products, with its backward pass written
-    out; any other backbone through `torch.func.vmap`; and one network after the other where that can't be: where there
-    are buffers, parameters without gradient, or networks of another kind.
+    a `MixtureHead` is worked out for all networks at once by batched matrix products, with the backward pass written
+    out: for small networks the bookkeeping of automatic differentiation costs more than the products. Any other
+    backbone goes through `torch.func.vmap`; and one network after the other where that can't be: where there are
+    buffers, parameters without gradient, or networks of another kind.
 
     Parameters
     ----------
@@ -38,8 +37,14 @@ class Stack:
             for parameter, part in zip(each, row.split(sizes), strict=True):
                 parameter.data = part.view(parameter.shape)
         parts = zip(self.values.split(sizes, 1), shapes, strict=True)
-        self._leaves = [part.view(len(self), *shape).requires_grad_() for part, shape in parts]
-        self._joint = _at_once(self.networks, self._leaves)
+        self._stacked = [part.view(len(self), *shape) for part, shape in parts]
+        self._layers, self._features = None, None
+        first = self.networks[0]
+        if isinstance(first, MDN) and all(_is_alike(first, network) for network in self.networks):
+            if type(first.backbone) is MLP:
+                self._layers = _Layers(self._stacked)
+            elif len(self) > 1 and not any(True for _ in first.backbone.buffers()):
+                self._features = _vmapped(first.backbone)
 
     def __len__(self) -> int:
         return len(self.networks)
@@ -47,7 +52,7 @@ class Stack:
     @property
     def is_joint(self) -> bool:
         """Whether the networks are worked out at once."""
-        return self._joint is not None
+        return self._layers is not None or self._features is not None
 
     @property
     def is_matrix(self) -> Bool[Tensor, "P"]:
@@ -68,58 +73,79 @@ class Stack:
         for network in self.networks:
             network.train(mode)
 
-    def nll(self, rows: Rows, present: Bool[Tensor, "E n"] | None = None) -> Float[Tensor, "E n"]:
-        """Of each network, the NLL of each of its own rows.
-
-        Parameters
-        ----------
-        rows
-            With axes (E, n, ...).
-        present
-            Which of them count; what is returned for the others means nothing.
-        """
-        if self._joint is not None:
+    def nll(self, rows: Rows) -> Float[Tensor, "E n"]:
+        """Of each network, the NLL of its own rows, which have axes (E, n, ...); anything for rows of weight 0."""
+        head: MixtureHead = self.networks[0].head if self.is_joint else None  # pyright: ignore
+        if self._layers is not None:
+            return rows.nll(head.mixture(self._layers.forward(rows.x)))
+        if self._features is not None:
             try:
-                return rows.nll(self._joint(rows.x))
-            except RuntimeError:  # of vmap, which can't follow every backbone: where it is not that, it comes again
-                self._joint = None
+                *backbone, weight, bias = self._stacked
+                return rows.nll(head.mixture(self._features(backbone, rows.x) @ weight.mT + bias[:, None]))
+            except RuntimeError:  # vmap can't follow every backbone; any other error comes again
+                self._features = None
         found = torch.zeros_like(rows.weight)
         for e, network in enumerate(self.networks):
-            here = torch.arange(found.shape[1]) if present is None else present[e].nonzero()[:, 0]
+            here = (rows.weight[e] > 0).nonzero()[:, 0]
             if len(here):
                 own = rows.take((e, here))
                 found[e, here] = own.nll(network(own.x))
         return found
 
-    def gradient(self, loss: Float[Tensor, "E"]) -> Float[Tensor, "E P"]:
-        """The gradient of each network's loss in its parameters."""
-        leaves = self._leaves if self.is_joint else [p for each in self._parameters for p in each]
-        parts = torch.autograd.grad(loss.sum(), leaves, materialize_grads=True, allow_unused=True)
+    def loss_and_gradient(self, rows: Rows) -> tuple[Float[Tensor, "E"], Float[Tensor, "E P"]]:
+        """Of each network, the weighted sum of its rows' NLLs, and the gradient of that in its parameters."""
+        if self._layers is not None:
+            head: MixtureHead = self.networks[0].head  # pyright: ignore
+            with torch.no_grad():
+                values, slope = nll_and_slope(head, self._layers.forward(rows.x), rows)
+                return (values * rows.weight).sum(1), self._layers.backward(slope.mul_(rows.weight.unsqueeze(-1)))
+        for stacked in self._stacked:
+            stacked.requires_grad_(self.is_joint)
+        loss = (self.nll(rows) * rows.weight).sum(1)
         if self.is_joint:
-            return torch.cat([part.reshape(len(self), -1) for part in parts], 1)
-        return torch.cat([part.reshape(-1) for part in parts]).reshape(self.values.shape)
+            parts = torch.autograd.grad(loss.sum(), self._stacked, materialize_grads=True, allow_unused=True)
+            return loss.detach(), torch.cat([part.reshape(len(self), -1) for part in parts], 1)
+        every = [parameter for each in self._parameters for parameter in each]
+        parts = torch.autograd.grad(loss.sum(), every, materialize_grads=True, allow_unused=True)
+        return loss.detach(), torch.cat([part.reshape(-1) for part in parts]).reshape(self.values.shape)
 
 
-def _at_once(networks: Sequence[nn.Module], leaves: Sequence[Tensor]) -> Callable[[Tensor], Mixture] | None:
-    """From the rows of all networks, (E, n, p), to their mixtures, with batch_shape (E, n); None if it can't be."""
-    first = networks[0]
-    if not isinstance(first, MDN) or not all(_is_alike(first, network) for network in networks):
-        return None
-    if type(first.backbone) is MLP:
-        return lambda x: first.head.mixture(_Layers.apply(x, *leaves))  # pyright: ignore[reportArgumentType]
-    if len(networks) == 1 or any(True for _ in first.backbone.buffers()):
-        return None
-    names = [name for name, _ in first.backbone.named_parameters()]
-    *own, weight, bias = leaves
+class _Layers:
+    """Linear layers with SiLU between them, for E networks at once; weight and bias of each layer in turn."""
 
-    def mixture(x: Tensor) -> Mixture:
-        def features(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-            return functional_call(first.backbone, parameters, (x,))
+    def __init__(self, parameters: Sequence[Tensor]):
+        self._weights, self._biases = parameters[::2], parameters[1::2]
 
-        found = torch.vmap(features, randomness="different")(dict(zip(names, own, strict=True)), x)
-        return first.head.mixture(found @ weight.mT + bias[:, None])
+    def forward(self, x: Float[Tensor, "E n p"]) -> Float[Tensor, "E n q"]:
+        """What comes out at the end; `backward` is about the last call."""
+        self._inputs, self._outputs = [], []
+        for weight, bias in zip(self._weights, self._biases, strict=True):
+            if self._outputs:
+                x = nn.functional.silu(x)
+            self._inputs.append(x)
+            x = torch.baddbmm(bias[:, None], x, weight.mT)
+            self._outputs.append(x)
+        return x
 
-    return mixture
+    def backward(self, slope: Float[Tensor, "E n q"]) -> Float[Tensor, "E P"]:
+        """The derivative in all parameters, from that in what came out."""
+        found: list[Tensor] = []
+        for i in reversed(range(len(self._weights))):
+            found += [slope.sum(1), torch.bmm(slope.mT, self._inputs[i]).flatten(1)]
+            if i:
+                slope = torch.ops.aten.silu_backward(torch.bmm(slope, self._weights[i]), self._outputs[i - 1])
+        return torch.cat(found[::-1], 1)
+
+
+def _vmapped(backbone: nn.Module) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
+    """From stacked parameters of networks like this one, and their rows (E, n, p), to features (E, n, q)."""
+    names = [name for name, _ in backbone.named_parameters()]
+
+    def features(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(backbone, parameters, (x,))
+
+    joint = torch.vmap(features, randomness="different")
+    return lambda parameters, x: joint(dict(zip(names, parameters, strict=True)), x)
 
 
 def _is_alike(first: MDN, other: nn.Module) -> bool:
@@ -137,30 +163,33 @@ def _is_alike(first: MDN, other: nn.Module) -> bool:
     )
 
 
-class _Layers(torch.autograd.Function):
-    """Linear layers with SiLU between them, for E networks at once: x (E, n, p), then weight and bias of each layer.
+def nll_and_slope(
+    head: MixtureHead, outputs: Float[Tensor, "E n q"], rows: Rows
+) -> tuple[Float[Tensor, "E n"], Float[Tensor, "E n q"]]:
+    """NLL of rows under the mixtures that a head makes of outputs, and its derivative in them.
 
-    One node of the graph instead of ten: for small networks autograd's own bookkeeping costs as much as the products.
+    In closed form where the family has one: with responsibilities r, d/d log p_k = -r_k and d/d logits = weights - r
+    (Bishop 1994, eqs. 32 and 33); with a floor under the weights, r in the latter becomes r * (1 - floor / weight).
     """
-
-    @staticmethod
-    def forward(ctx, x: Float[Tensor, "E n p"], *parameters: Tensor) -> Float[Tensor, "E n q"]:
-        weights, biases = parameters[::2], parameters[1::2]
-        ctx.inputs, ctx.outputs, ctx.weights = [], [], weights
-        for weight, bias in zip(weights, biases, strict=True):
-            if ctx.inputs:
-                x = nn.functional.silu(x)
-            ctx.inputs.append(x)
-            x = torch.baddbmm(bias[:, None], x, weight.mT)
-            ctx.outputs.append(x)
-        return x
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, slope: Float[Tensor, "E n q"]):  # pyright: ignore[reportIncompatibleMethodOverride]
-        found: list[Tensor] = []
-        for i in reversed(range(len(ctx.weights))):
-            found += [slope.sum(1), slope.mT @ ctx.inputs[i]]
-            if i:
-                slope = torch.ops.aten.silu_backward(slope @ ctx.weights[i], ctx.outputs[i - 1])
-        return None, *reversed(found)
+    # Rows last in memory: over a few components, sums along the last axis would take five times as long.
+    raw_logits, raw = head.split(outputs.mT.contiguous().mT)
+    found = None
+    if rows.upper is None and head.atoms is None:
+        found = head.family.log_prob_and_slopes(raw.movedim(1, 2), head.scale_floor, rows.y.unsqueeze(1))
+    if found is None:
+        outputs = outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            values = rows.nll(head.mixture(outputs))
+            (slope,) = torch.autograd.grad(values.sum(), outputs)
+        return values.detach(), slope
+    log_prob, slopes = found
+    log_shares = raw_logits.mT.log_softmax(1)
+    joint = head.floored(log_shares) + log_prob
+    log_density = joint.logsumexp(1, keepdim=True)
+    responsibility = joint.sub_(log_density).exp_()
+    own = responsibility
+    if head.weight_floor:
+        own = torch.sub(own, log_prob.sub_(log_density).exp_(), alpha=head.weight_floor)
+    of_logits = log_shares.exp_().mul_(own.sum(1, keepdim=True)).sub_(own)
+    of_raw = slopes.mul_(responsibility.neg_().unsqueeze(-1)).movedim(-1, 2).flatten(1, 2)
+    return log_density[:, 0].neg_(), torch.cat([of_logits, of_raw], 1).mT

@@ -4,11 +4,11 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
@@ -309,23 +309,17 @@ def _learn(
     """One pass over the rows; returns the mean NLL over its steps, of each learner."""
     stack.train()
     orders = [one.learn[torch.randperm(len(one.learn), generator=one.generator)] for one in learners]
-    index, present = _side_by_side(orders)
-    parts = zip(index.split(batch_size, 1), present.split(batch_size, 1), strict=True)
-    batches = deque((*part, True) for part in parts)
+    batches = deque((*batch, True) for batch in _batches(orders, rows, batch_size))
     total, n_taken = torch.zeros(len(learners)), torch.zeros(len(learners))
     rate = _rates(learners)
     while batches:
-        index, present, may_retry = batches.popleft()
+        index, weight, n_rows, may_retry = batches.popleft()
         kept = [] if stack.is_joint else [[buffer.clone() for buffer in one.network.buffers()] for one in learners]
-        some = rows.take(index)
-        n_rows = present.sum(1)
         # The sum of weighted losses over the count: a batch of light rows steps less than one of heavy rows.
-        loss = (stack.nll(some, present) * (some.weight * present)).sum(1) / n_rows.clamp(min=1)
-        gradient = stack.gradient(loss)
-        loss = loss.detach()
+        loss, gradient = stack.loss_and_gradient(rows.take(index, weight / n_rows[:, None]))
         norm = torch.linalg.vector_norm(gradient, dim=1)
         clip(gradient, norm[:, None])
-        moves = (loss + norm).isfinite() & (n_rows > 0)
+        moves = (loss + norm).isfinite()  # NaN, 0 / 0, where there are no rows
         if bool(moves.all()):
             optimizer.step(gradient, rate)
             total += loss
@@ -345,8 +339,9 @@ def _learn(
                 if learner.skipped(epoch):
                     learner.roll_back(f"epoch {epoch}: {_MAX_SKIPPED_IN_A_ROW} steps in a row were not finite")
                     optimizer.restart(e)
-        if may_retry and not bool((moves | (n_rows == 0)).all()):
-            batches.append((index, present & ~moves[:, None], False))
+        left = torch.where(moves, 0, n_rows)
+        if may_retry and bool(left.any()):
+            batches.append((index, weight * (left > 0)[:, None], left, False))
         rate = _rates(learners)
     return (total / n_taken).tolist()
 
@@ -355,12 +350,17 @@ def _rates(learners: Sequence[Learner]) -> Float[Tensor, "E 1"]:
     return torch.tensor([[learner.rate * learner.trust] for learner in learners])
 
 
-def _side_by_side(parts: Sequence[Tensor]) -> tuple[Int[Tensor, "E n"], Bool[Tensor, "E n"]]:
-    """Indices of different lengths as rows of a matrix, and which places they take; the rest repeat the last."""
-    lengths = torch.tensor([len(part) for part in parts])
-    longest = int(lengths.max())
+def _batches(parts: Sequence[Tensor], rows: Rows, size: int) -> Iterator[tuple[Int[Tensor, "E n"], Tensor, Tensor]]:
+    """Indices of rows for each of several networks, side by side: with weights, and how many there are of each.
+
+    Where one has run out of rows, its last is repeated, with weight 0.
+    """
+    n_rows = torch.tensor([len(part) for part in parts])
+    longest = int(n_rows.max())
     index = torch.stack([torch.cat([part, part[-1:].expand(longest - len(part))]) for part in parts])
-    return index, torch.arange(longest) < lengths[:, None]
+    weight = rows.weight[index] * (torch.arange(longest) < n_rows[:, None])
+    for i, (some, its_weight) in enumerate(zip(index.split(size, 1), weight.split(size, 1), strict=True)):
+        yield some, its_weight, (n_rows - i * size).clamp(0, size)
 
 
 def _diverged(got: str) -> MixturaError:
@@ -372,12 +372,9 @@ def _diverged(got: str) -> MixturaError:
 def _judge(stack: Stack, learners: Sequence[Learner], rows: Rows) -> list[float]:
     """Of each learner, the weighted mean NLL of its held-out rows, in chunks that bound the memory."""
     stack.train(False)
-    index, present = _side_by_side([learner.judge for learner in learners])
-    n_at_once = max(1, _MOST_ROWS_AT_ONCE // len(learners))
     total = mass = torch.zeros(len(learners), dtype=torch.float64)
-    for chunk, here in zip(index.split(n_at_once, 1), present.split(n_at_once, 1), strict=True):
-        some = rows.take(chunk)
-        weight = some.weight * here
-        total = total + torch.where(weight > 0, stack.nll(some, here).double() * weight, 0).sum(1)
+    judges = [learner.judge for learner in learners]
+    for index, weight, _ in _batches(judges, rows, max(1, _MOST_ROWS_AT_ONCE // len(learners))):
+        total = total + torch.where(weight > 0, stack.nll(rows.take(index, weight)).double() * weight, 0).sum(1)
         mass = mass + weight.sum(1)
     return (total / mass).tolist()

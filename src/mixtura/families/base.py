@@ -57,6 +57,13 @@ class Family(ABC, Generic[Law]):
     ) -> Float[Tensor, "*batch n_raw"]:
         """The raw parameters that `build` turns into these components (scales at the floor move just above it)."""
 
+    def log_prob_and_slopes(
+        self, raw: Float[Tensor, "*batch n_raw"], scale_floor: Float[Tensor, "..."] | float, y: Tensor
+    ) -> tuple[Tensor, Float[Tensor, "*batch n_raw"]] | None:
+        """`log_prob` of what `build` makes of `raw`, and its derivative in each raw parameter; None where there is no
+        closed form, and automatic differentiation has to do."""
+        return None
+
     @abstractmethod
     def fit(self, y: Float[Tensor, "n *event"], weights: Float[Tensor, "n k"]) -> Law:
         """Maximum-likelihood components, one for each column of row weights.

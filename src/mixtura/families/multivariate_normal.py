@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from .base import VectorFamily
-from .normal import normal_log_density, positive, standard_normal, unpositive, weighted_moments
+from .normal import normal_log_density, normal_slopes, positive, standard_normal, unpositive, weighted_moments
 from .triangular import TriangularFamily, raw_from_triangle, triangle_from_raw, whiten
 
 
@@ -84,6 +84,11 @@ class DiagNormalFamily(VectorFamily[Independent]):
     def unbuild(self, components, scale_floor: Tensor | float = 0.0):
         loc, scale = self.parameters(components)
         return torch.cat([loc, unpositive(scale, scale_floor)], -1)
+
+    def log_prob_and_slopes(self, raw, scale_floor, y):
+        raw_loc, raw_scale = raw.chunk(2, -1)
+        log_prob, *slopes = normal_slopes(raw_loc, raw_scale, scale_floor, y)
+        return log_prob.sum(-1), torch.cat(slopes, -1)
 
     def fit(self, y, weights) -> Independent:
         loc, covariance = weighted_moments(y, weights)

@@ -46,6 +46,18 @@ def positive(raw: Tensor, floor: Tensor | float) -> Tensor:
     return floor + torch.where(raw < 0, raw.clamp(_SMALLEST_RAW, 0).exp(), 1 + raw)
 
 
+def normal_slopes(
+    raw_loc: Tensor, raw_scale: Tensor, scale_floor: Tensor | float, y: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log density of N(loc, positive(raw_scale)^2) at y, and its derivatives in both raw parameters."""
+    growth = raw_scale.clamp(_SMALLEST_RAW, 0).exp_()  # the derivative of `positive`
+    precision = (growth + scale_floor).add_(raw_scale.clamp(min=0)).reciprocal_()  # 1 / scale
+    z = (y - raw_loc).mul_(precision)
+    squared = z.square()
+    log_density = precision.log().sub_(_HALF_LOG_2PI).sub_(squared, alpha=0.5)
+    return log_density, z * precision, squared.sub_(1).mul_(precision).mul_(growth)
+
+
 def unpositive(scale: Tensor, floor: Tensor | float) -> Tensor:
     """The inverse of `positive`; a scale at the floor is taken as just above it."""
     above = torch.maximum(scale - floor, 1e-6 * scale)
@@ -92,6 +104,10 @@ class NormalFamily(ScalarFamily[Normal]):
 
     def unbuild(self, components, scale_floor: Tensor | float = 0.0):
         return torch.stack([components.loc, unpositive(components.scale, scale_floor)], -1)
+
+    def log_prob_and_slopes(self, raw, scale_floor, y):
+        log_prob, *slopes = normal_slopes(raw[..., 0], raw[..., 1], scale_floor, y)
+        return log_prob, torch.stack(slopes).movedim(0, -1)
 
     def fit(self, y, weights) -> Normal:
         loc, covariance = weighted_moments(y[:, None], weights)
