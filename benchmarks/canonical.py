@@ -46,7 +46,7 @@ def curve(t: Array) -> Array:
 
 
 def inverse_sine(noise: Callable[[np.random.Generator, int], Array], density: Callable[[Array], Array]) -> Problem:
-    """t uniform on (0, 1), x = curve(t) + noise; t given x, by Bayes' rule with the evidence by numerical integration."""
+    """t uniform on (0, 1), x = curve(t) + noise; t given x, with the evidence by integration."""
     grid = np.linspace(0, 1, 4001)
 
     def draw(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -195,7 +195,9 @@ def naive(x: Array, y: Array, x_test: Array, y_test: Array, seed: int) -> tuple[
     """Mean log density of fresh rows under the MDN of a tutorial; NaN where it breaks down."""
     torch.manual_seed(seed)  # a benchmark may: it is the program itself
     k, d = N_COMPONENTS, 1 if y.ndim == 1 else y.shape[1]
-    network = nn.Sequential(nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, k * (1 + 2 * d)))
+    network = nn.Sequential(
+        nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, k * (1 + 2 * d))
+    )
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     tensors = [torch.tensor(part, dtype=torch.float32).reshape(len(part), -1) for part in (x, y, x_test, y_test)]
     x_train, y_train, x_fresh, y_fresh = tensors
@@ -203,7 +205,9 @@ def naive(x: Array, y: Array, x_test: Array, y_test: Array, seed: int) -> tuple[
     def law(rows: torch.Tensor) -> MixtureSameFamily:
         logits, loc, log_scale = network(rows).split([k, k * d, k * d], -1)
         components = Normal(loc.unflatten(-1, (k, d)), log_scale.exp().unflatten(-1, (k, d)), validate_args=False)
-        return MixtureSameFamily(Categorical(logits=logits, validate_args=False), Independent(components, 1), validate_args=False)
+        return MixtureSameFamily(
+            Categorical(logits=logits, validate_args=False), Independent(components, 1), validate_args=False
+        )
 
     for _ in range(300):
         for batch in torch.randperm(len(x)).split(128):
@@ -215,9 +219,7 @@ def naive(x: Array, y: Array, x_test: Array, y_test: Array, seed: int) -> tuple[
         return law(x_fresh).log_prob(y_fresh).double().mean().item(), {}
 
 
-def ours(
-    x: Array, y: Array, x_test: Array, y_test: Array, seed: int, **settings: Any
-) -> tuple[float, dict[str, Any]]:
+def ours(x: Array, y: Array, x_test: Array, y_test: Array, seed: int, **settings: Any) -> tuple[float, dict[str, Any]]:
     """Mean log density of fresh rows under `MDNRegressor` as it comes, but for the number of components."""
     try:
         model = MDNRegressor(N_COMPONENTS, random_state=seed, **settings).fit(x, y)
@@ -255,7 +257,8 @@ def summary(results: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
             active = min((r["n_active"] for r in here if "n_active" in r), default="")
             problem = PROBLEMS[name]
             target = "" if problem.target_median is None else f"{problem.target_median}, {problem.target_worst}"
-            yield f"| {name} | {way} | {median:.3f} | {worst:.3f} | {len(here) - len(sound)} of {len(here)} | {active} | {target} |"
+            failures = f"{len(here) - len(sound)} of {len(here)}"
+            yield f"| {name} | {way} | {median:.3f} | {worst:.3f} | {failures} | {active} | {target} |"
 
 
 def main() -> None:

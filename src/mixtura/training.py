@@ -21,6 +21,7 @@ from .stack import Stack
 
 _MAX_SKIPPED_IN_A_ROW = 20
 _MAX_ROLLBACKS = 3
+_MOST_STEPS_AVERAGED, _MOST_EPOCHS_AVERAGED = 100, 4
 _MOST_ROWS_TO_START, _MOST_ROWS_AT_ONCE = 5_000, 16_384
 _N_EM_STEPS = 40
 _FEWEST_FLOPS_FOR_THREADS = 1e8
@@ -235,12 +236,13 @@ def train(
     """Fit networks that return a `Mixture` by maximum likelihood, in place; keep the weights of each one's best epoch.
 
     All are trained at once, and each gets what it would get alone. AdamW (weight decay on matrices only), gradients
-    clipped at norm 1, the rate lowered when the held-out NLL stalls, an end after `patience` epochs without gain. A
-    step whose loss or gradient is not finite does not reach the weights (nor running means): it is counted, the rate is
-    halved, to recover over the next good steps, and its batch is tried once more at the end of the epoch. After 20 such
-    steps in a row, or a held-out NLL that is not finite, training goes back to the best weights and to a tenth of the
-    rate or less. Ctrl-C ends it with the best weights so far and a warning. Small networks are trained on one thread,
-    whatever torch is set to.
+    clipped at norm 1, the rate lowered when the held-out NLL stalls, an end after `patience` epochs without gain. What
+    is judged and kept is the average of the weights over the last steps, 100 or those of 4 epochs. A step whose loss or
+    gradient is not finite does not reach the weights (nor running means): it is counted, the rate is halved, to recover
+    over the next good steps, and its batch is tried once more at the end of the epoch. After 20 such steps in a row, or
+    a held-out NLL that is not finite, training goes back to the best weights and to a tenth of the rate or less. Ctrl-C
+    ends it with the best weights so far and a warning. Small networks are trained on one thread, whatever torch is set
+    to.
 
     Parameters
     ----------
@@ -261,7 +263,9 @@ def train(
     start = time.perf_counter()
     running = list(learners)
     stack = Stack([learner.network for learner in running])
-    optimizer = AdamW(stack.values, weight_decay * stack.is_matrix, stack.units)
+    n_steps = torch.tensor([[math.ceil(len(learner.learn) / batch_size)] for learner in running], dtype=torch.float32)
+    n_averaged = (_MOST_EPOCHS_AVERAGED * n_steps).clamp(max=_MOST_STEPS_AVERAGED)
+    optimizer = AdamW(stack.values, weight_decay * stack.is_matrix, stack.units, n_averaged)
     for learner, start_nll in zip(running, _judge(stack, running, rows), strict=True):
         learner.begin(learning_rate, start_nll)
     n_threads = torch.get_num_threads()
@@ -270,10 +274,12 @@ def train(
     try:
         for epoch in range(max_epochs):
             train_nlls = _learn(stack, optimizer, running, rows, batch_size, epoch)
-            valid_nlls = _judge(stack, running, rows)
+            with optimizer.averaged():
+                nlls = zip(train_nlls, _judge(stack, running, rows), strict=True)
+                diverged = [one.conclude(epoch, *nll, patience) for one, nll in zip(running, nlls, strict=True)]
             for e, learner in enumerate(running):
-                if learner.conclude(epoch, train_nlls[e], valid_nlls[e], patience):
-                    learner.roll_back(f"epoch {epoch}: the held-out NLL is {valid_nlls[e]}")
+                if diverged[e]:
+                    learner.roll_back(f"epoch {epoch}: the held-out NLL is {learner.report.valid_nll[-1]}")
                     optimizer.restart(e)
                 learner.report.seconds = time.perf_counter() - start
             if on_epoch is not None:
