@@ -225,7 +225,7 @@ def ours(x: Array, y: Array, x_test: Array, y_test: Array, seed: int, **settings
         model = MDNRegressor(N_COMPONENTS, random_state=seed, **settings).fit(x, y)
     except MixturaError:
         return float("nan"), {}
-    return model.score_samples(x_test, y_test).mean(), {}
+    return model.score_samples(x_test, y_test).mean(), {"n_active": model.fit_report_.n_active_components}
 
 
 WAYS = {"naive MDN": naive, "Mixtura": ours, "Mixtura, 8 restarts": partial(ours, n_restarts=8)}

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from mixtura import MDNRegressor, MixturaError, MixturaWarning, Mixture
+from mixtura import MDNRegressor, MixturaError, MixturaWarning, Mixture, datasets, load
 from mixtura.metrics import neg_nll_scorer
 
 EXPECTED_FAILURES = {
@@ -361,6 +361,7 @@ def test_numpy_numbers_are_parameters_like_any():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.filterwarnings("ignore:.*W-repeated-values")
 def test_a_zero_inflated_target_is_learned(seed):
     """The start has a spike at 0, which steps of one size for all would throw off."""
     rng = np.random.default_rng(2)
@@ -527,3 +528,34 @@ def _predict_after_failure():
 def test_a_constant_target_is_named():
     with pytest.raises(MixturaError, match="'price'"):
         quick().fit(TABLE, pd.Series(np.ones(40), name="price"))
+
+
+# Restarts ------------------------------------------------------------------------------------------------------
+
+
+def test_of_several_restarts_the_best_is_kept_and_the_first_is_the_run_without_restarts():
+    X, y = datasets.make_inverse_sine(400)
+    settings = {"hidden_layer_sizes": (16,), "max_epochs": 20, "random_state": 0}
+    model, alone = MDNRegressor(n_restarts=3, **settings).fit(X, y), MDNRegressor(**settings).fit(X, y)
+    report = model.fit_report_
+    assert len(set(report.restart_nlls)) == len(report.restart_active_components) == 3
+    assert report.best_nll == pytest.approx(min(report.restart_nlls))
+    assert report.restart_nlls[0] == pytest.approx(alone.fit_report_.best_nll, abs=0.02)
+    assert all(1 <= n <= 5 for n in report.restart_active_components)
+    assert sum(report.component_usage) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("atoms", [None, "auto"])
+def test_pooled_restarts_answer_with_all_components_and_come_back_from_disk(atoms, tmp_path):
+    X, y = datasets.make_inverse_sine(400)
+    if atoms:
+        y = np.maximum(y, 0.3)
+    model = MDNRegressor(2, n_restarts=3, pool_restarts=True, atoms=atoms, max_epochs=5, random_state=0).fit(X, y)
+    mixture = model.predict_dist(X)
+    assert mixture.n_components == 6
+    assert model.score_samples(X, y).mean() > -1
+    if atoms:
+        assert mixture.cdf(torch.tensor(0.3)).min() - mixture.cdf(torch.tensor(0.3 - 1e-9)).max() < 1
+        assert model.score_samples(X[:1], [0.3])[0] < 0  # the log of a probability
+    model.save(tmp_path / "model")
+    assert np.array_equal(load(tmp_path / "model").score_samples(X, y), model.score_samples(X, y))

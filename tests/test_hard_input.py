@@ -316,6 +316,7 @@ def test_a_target_that_is_one_atom_throughout():
         ("poisson", 0.2, 0.8),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*W-repeated-values")
 def test_intervals_outside_of_the_support_are_refused(family, lower, upper):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 1)), rng.poisson(3, 30) + 1.0

@@ -29,7 +29,7 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"mixture"},
     {"scores", "ensemble"},
     {"nets", "adamw", "rows"},
-    {"stack"},
+    {"stack", "revival"},
     {"training"},
     {"tables", "storage", "datasets"},
     {"targets", "constraints"},

@@ -222,7 +222,7 @@ def test_text_that_is_no_manifest_ends_in_a_coded_error(saved, text):
 @pytest.mark.parametrize("what", ["missing", "wrong shape", "wrong type", "extra", "NaN", "negative scale"])
 def test_tensors_that_do_not_fit_end_in_a_coded_error(saved, what):
     tensors = load_file(saved / "tensors.safetensors")
-    name = "network.head.linear.weight"
+    name = "network.0.head.linear.weight"
     if what == "missing":
         del tensors[name]
     elif what == "wrong shape":
@@ -234,7 +234,7 @@ def test_tensors_that_do_not_fit_end_in_a_coded_error(saved, what):
     elif what == "negative scale":
         tensors["y_scaler.scale"] *= -1
     else:
-        tensors["network.surprise"] = tensors[name].clone()
+        tensors["network.0.surprise"] = tensors[name].clone()
     save_file(tensors, saved / "tensors.safetensors")
     manifest = json.loads((saved / "model.json").read_text())
     del manifest["sha256"]

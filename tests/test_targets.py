@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import ExpTransform
 
-from mixtura import FAMILIES, MDNRegressor, MixturaError, families, load
+from mixtura import FAMILIES, MDNRegressor, MixturaError, MixturaWarning, families, load
 from mixtura.families import ScalarFamily, WarpedFamily, describe, from_description
 from mixtura.targets import as_target, find_atoms
 
@@ -66,6 +66,7 @@ def test_every_family_learns_and_comes_back_from_disk(name, tmp_path):
     ],
     ids=lambda value: repr(value) if isinstance(value, families.Family) else "",
 )
+@pytest.mark.filterwarnings("ignore:.*W-repeated-values")
 def test_options_hold_in_the_users_units(family, y, tmp_path):
     model = small(family=family).fit(X, y)
     components = model.predict_dist(X[:3]).components
@@ -144,6 +145,7 @@ def test_atoms_are_found_learned_reported_and_saved(family, tmp_path):
     assert np.array_equal(load(tmp_path / "model").score_samples(X, y), model.score_samples(X, y))
 
 
+@pytest.mark.filterwarnings("ignore:.*W-repeated-values")
 def test_atoms_may_be_given_and_are_not_sought_otherwise():
     y = with_atoms()
     assert small(atoms=[0.0]).fit(X, y).atoms_.tolist() == [0.0]
@@ -180,6 +182,7 @@ def intervals(lower: np.ndarray, upper: np.ndarray) -> pd.Series:
     return pd.Series(pd.arrays.IntervalArray.from_arrays(lower, upper, closed="both"), name="hours")
 
 
+@pytest.mark.filterwarnings("ignore:.*W-repeated-values")
 def test_a_censored_target_is_learned_where_a_naive_one_is_biased():
     rng = np.random.default_rng(2)
     truth = RATE + 0.3 * rng.normal(size=N)
@@ -214,3 +217,23 @@ def test_intervals_that_say_nothing_are_told():
         with pytest.raises(MixturaError) as caught:
             small().fit(X, intervals(lower, upper))
         assert caught.value.code == code
+
+
+def test_repeated_values_are_named_unless_they_are_atoms():
+    y = with_atoms()
+    with pytest.warns(MixturaWarning, match=r'\[W-repeated-values\] got values .*: 0 \(29\.7%\).*atoms="auto"'):
+        small(max_epochs=1).fit(X, y)
+    small(max_epochs=1, atoms="auto").fit(X, y)
+
+
+def test_no_component_shrinks_onto_the_grid_of_a_rounded_target():
+    """Without a floor from the data the likelihood grows as scales fall: spikes on the grid, and nothing between."""
+    y = TARGETS["normal"]
+    settings = {"n_components": 8, "max_epochs": 150}
+    spiky, sound = (small(scale_floor=floor, **settings).fit(X, y.round()) for floor in (1e-6, None))
+    assert spiky.predict_dist(X).split().stddev.min() < 0.01
+    assert sound.predict_dist(X).split().stddev.min() >= 0.999 / np.sqrt(12)
+    assert any("distinct values" in event for event in sound.fit_report_.events)
+    assert sound.score_samples(X, y).mean() > spiky.score_samples(X, y).mean() + 1  # of y before it was rounded
+    smooth = small(max_epochs=1).fit(X, y)
+    assert not any("distinct values" in event for event in smooth.fit_report_.events)

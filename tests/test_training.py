@@ -450,3 +450,39 @@ def test_the_gradient_in_closed_form_is_that_of_autograd(event, covariance, weig
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-12)
     size = expected.abs().amax(-1, keepdim=True)
     assert ((slope - expected).abs() / size.clamp(min=1)).max() < 1e-12
+
+
+# Safeguards ----------------------------------------------------------------------------------------------------
+
+
+def test_dead_components_come_back():
+    """All but one start where no row is, so that they have no gradient; without the safeguard nothing is learned."""
+    g = torch.Generator().manual_seed(0)
+    rows = make_rows(1000)
+    reports = {}
+    for revives in (False, True):
+        network = make_network(4)
+        far = Normal(torch.tensor([0.0, 50.0, 60.0, 70.0]), torch.tensor([1.0, 0.01, 0.01, 0.01]))
+        network.head.start_from(Mixture(torch.tensor([0.0, -9.0, -9.0, -9.0]), far))
+        learner = Learner(network, torch.arange(800), torch.arange(800, 1000), g.manual_seed(0))
+        train([learner], rows, **{**SETTINGS, "max_epochs": 80}, revives=revives)
+        reports[revives] = learner.report
+    assert reports[False].n_active_components == 1
+    assert reports[True].n_active_components == 4
+    assert reports[True].n_revived_components >= 1
+    assert any("came back to life" in event for event in reports[True].events)
+    assert reports[True].best_nll < reports[False].best_nll - 1
+
+
+def test_a_revival_that_does_not_help_is_undone():
+    """One mode and one component that explains it: others that are started anew elsewhere can only cost."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(600, 1, generator=g), torch.randn(600, generator=g)
+    network = make_network(3)
+    network.head.start_from(
+        Mixture(torch.tensor([0.0, -9.0, -9.0]), Normal(torch.zeros(3), torch.tensor([1.0, 3.0, 3.0])))
+    )
+    learner = Learner(network, torch.arange(300), torch.arange(300, 600), g)
+    train([learner], Rows(x, y, torch.ones(600)), **{**SETTINGS, "max_epochs": 40, "patience": 40})
+    assert learner.report.best_nll <= learner.report.start_nll + 1e-6
+    assert learner.n_failed_trials <= 2

@@ -17,6 +17,10 @@ def is_real(low: float, high: float) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) < high
 
 
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_ | Integral)
+
+
 def _is_layers(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str) and all(is_int(1)(size) for size in value)
 
@@ -60,7 +64,9 @@ CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "patience": (is_int(1), "an integer >= 1"),
     "validation_fraction": (is_real(0, 1), "a number >= 0 and < 1"),
     "n_restarts": (is_int(1), "an integer >= 1"),
+    "pool_restarts": (_is_bool, "True or False"),
+    "revive": (_is_bool, "True or False"),
     "random_state": (is_seed, "None, an integer >= 0 and < 2**32, or a RandomState"),
-    "verbose": (lambda value: isinstance(value, bool | np.bool_ | Integral), "True or False"),
+    "verbose": (_is_bool, "True or False"),
 }
 """Of each parameter a check, and in words what passes it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,20 +28,18 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from .constraints import CONSTRAINTS, is_int, is_real, is_seed
-from .errors import MixturaError, coded
-from .families import AnyFamily, describe, from_description, get_family
+from .errors import MixturaError, MixturaWarning, coded
+from .families import AnyFamily, ScalarFamily, describe, from_description, get_family
 from .mixture import Mixture
 from .nets import MDN, MLP, MixtureHead
 from .rows import Rows
 from .scores import censored_nll
 from .storage import corrupt, read_folder, write_folder
 from .tables import TableEncoder, has_date_dtype
-from .targets import Target, Units, as_target, check_support, find_atoms, fit_target_scaler
+from .targets import Target, Units, as_target, check_support, find_atoms, fit_target_scaler, smallest_scales
 from .training import FitReport, Learner, starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
-_DEFAULT_SCALE_FLOOR = 1e-3
-"""As a fraction of the target's standard deviation."""
 
 
 class NotFitted(MixturaError, NotFittedError):
@@ -71,7 +70,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     hidden_layer_sizes
         Widths of the network's hidden layers.
     scale_floor
-        Smallest scale of a component, in units of y; None is 1e-3 of the target's standard deviation.
+        Smallest scale of a component, in units of y; None is 1e-3 of the target's standard deviation, or the spread of
+        the rounding where most values repeat.
     weight_floor
         Smallest weight of a component.
     max_epochs
@@ -87,7 +87,12 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     validation_fraction
         Share of rows held out to decide when to end (none below 20 rows, or with `eval_set`).
     n_restarts
-        Networks that are trained at once from different starts; the one with the best held-out NLL is kept.
+        Networks that are trained at once from different starts. The one with the best held-out NLL is kept, or all.
+    pool_restarts
+        Whether to keep all of them, and to answer with the pool of their mixtures: more accurate, and slower to ask.
+    revive
+        Whether components that have come to answer for next to no row are started anew where rows are explained worst;
+        they stay if the held-out NLL does not suffer.
     random_state
         Seed of everything random; the same seed gives the same model to the bit on one machine.
     verbose
@@ -95,8 +100,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
-    network_
-        The `MDN` from encoded features to a Mixture of the standardised target, float64.
+    networks_
+        From encoded features to a Mixture of the standardised target: one `MDN`, or those that are pooled; float64.
     fit_report_
         What happened in training.
     n_features_in_, feature_names_in_
@@ -142,6 +147,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         patience: int = 30,
         validation_fraction: float = 0.125,
         n_restarts: int = 1,
+        pool_restarts: bool = False,
+        revive: bool = True,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ):
@@ -159,6 +166,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.n_restarts = n_restarts
+        self.pool_restarts = pool_restarts
+        self.revive = revive
         self.random_state = random_state
         self.verbose = verbose
 
@@ -231,6 +240,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         check_support(self.family_, target, self.atoms_)
         self.encoder_ = TableEncoder().fit(X, weight)
         self.y_scaler_ = fit_target_scaler(target.points, weight, target.names, self.family_)
+        self._warn_of_repeats(target, weight)
+        floors, told = smallest_scales(self.family_, target, self._units.scale)
+        if self.scale_floor is not None:
+            floors, told = np.full_like(self._units.scale, float(self.scale_floor)), []
+        floor = torch.as_tensor(floors / self._units.scale, dtype=torch.float32)
         rows = self._units.rows(self.encoder_.transform(X), target, weight)
         learn, judge = torch.arange(n_counted), None
         if eval_set is not None:
@@ -241,26 +255,30 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             parts = train_test_split(np.arange(n_counted), test_size=n_held_out, random_state=random)
             learn, judge = (torch.as_tensor(part) for part in parts)
         seeds = [seed, *(int(random.randint(2**31 - 1)) for _ in range(int(self.n_restarts) - 1))]
-        learners = [self._learner(rows, learn, judge, int(self.n_components), one) for one in seeds]
+        learners = [self._learner(rows, learn, judge, int(self.n_components), floor, one) for one in seeds]
         self._train(learners, rows)
+        learners = [learner for learner in learners if learner.failure is None]
         best = min(learners, key=lambda learner: learner.report.best_nll)
         report = best.report
         report.restart_nlls = [learner.report.best_nll for learner in learners]
+        report.restart_active_components = [learner.report.n_active_components for learner in learners]
         report.move(*(self._units.log_scale(rows.take(part)) for part in (best.learn, best.judge)))
+        report.events[:0] = told
         if len(self.atoms_):
             shares = [weight[target.values == atom].sum() / weight.sum() for atom in self.atoms_]
             told = ", ".join(f"{atom:g} ({share:.1%})" for atom, share in zip(self.atoms_, shares, strict=True))
             report.events.insert(0, f"atoms, with their shares of the rows: {told}")
-        self.network_ = best.network.double()  # float64 from here on: a row alone gets what it gets in a batch
+        # In float64 from here on: a row alone gets what it gets in a batch.
+        self.networks_ = [learner.network.double() for learner in (learners if self.pool_restarts else [best])]
         self.fit_report_ = report
         return self
 
-    def _learner(self, rows: Rows, learn: Tensor, judge: Tensor | None, n_components: int, seed: int) -> Learner:
-        """A network with a start near the marginal density of its rows."""
+    def _learner(self, rows: Rows, learn: Tensor, judge: Tensor | None, k: int, floor: Tensor, seed: int) -> Learner:
+        """A network with k components and a start near the marginal density of its rows."""
         generator = torch.Generator().manual_seed(seed)
-        network = self._build_network(rows.x.shape[1], n_components, generator)
+        network = self._build_network(rows.x.shape[1], k, floor, generator)
         head, own = network.head, rows.take(learn)
-        head.start_from(starting_mixture(own.points, n_components, head.family, own.weight, seed, head.atoms))
+        head.start_from(starting_mixture(own.points, k, head.family, own.weight, seed, head.atoms))
         return Learner(network, learn, judge, generator)
 
     def _train(self, learners: Sequence[Learner], rows: Rows) -> None:
@@ -284,6 +302,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 learning_rate=float(self.learning_rate),
                 weight_decay=float(self.weight_decay),
                 patience=int(self.patience),
+                revives=bool(self.revive),
                 on_epoch=None if hidden else show,
             )
 
@@ -334,6 +353,19 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             return np.array(find_atoms(target, weight))
         return np.unique(np.asarray(self.atoms, dtype=np.float64))
 
+    def _warn_of_repeats(self, target: Target, weight: NDArray[np.float64]) -> None:
+        """Where values repeat beyond what a density allows, and are no atoms."""
+        is_discrete = isinstance(self.family_, ScalarFamily) and self.family_.is_discrete
+        if self.atoms is not None or self._event_size is not None or is_discrete:
+            return
+        repeated = find_atoms(target, weight)
+        if repeated:
+            shares = [weight[target.values == value].sum() / weight.sum() for value in repeated]
+            told = ", ".join(f"{value:g} ({share:.1%})" for value, share in zip(repeated, shares, strict=True))
+            fix = 'give atoms="auto", or these values, and they get a probability of their own'
+            got = f"values that repeat beyond what a density allows: {told}"
+            warnings.warn(MixturaWarning("W-repeated-values", got, "a continuous target", fix), stacklevel=4)
+
     def _eval_rows(self, eval_set: tuple[Any, Any]) -> Rows:
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
             got = f"eval_set of type {type(eval_set).__name__}"
@@ -356,19 +388,18 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         return None if self._y_shape in ((), (1,)) else self._y_shape[0]
 
     def _build_network(
-        self, n_inputs: int, n_components: int, generator: torch.Generator | None = None, device: str = "cpu"
+        self,
+        n_inputs: int,
+        k: int,
+        floor: Tensor,
+        generator: torch.Generator | None = None,
+        device: str = "cpu",
     ) -> MDN:
-        scale = torch.as_tensor(self.y_scaler_.scale_, dtype=torch.float32)
-        floor = (
-            torch.full_like(scale, _DEFAULT_SCALE_FLOOR)
-            if self.scale_floor is None
-            else float(self.scale_floor) / scale
-        )
         with torch.device(device):
             backbone = MLP(n_inputs, [int(size) for size in self.hidden_layer_sizes], generator)
             head = MixtureHead(
                 backbone.out_features,
-                n_components,
+                k,
                 self._event_size,
                 self._units.network_family,
                 atoms=self._units.network_atoms,
@@ -388,8 +419,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         loc, scale = (torch.as_tensor(part) for part in (self.y_scaler_.mean_, self.y_scaler_.scale_))
         if self._event_size is None:
             loc, scale = loc[0], scale[0]
-        predicted = self.network_(torch.as_tensor(encoded)).affine(loc, scale)
-        atoms = torch.as_tensor(self.atoms_) if len(self.atoms_) else None
+        x = torch.as_tensor(encoded)
+        predicted = Mixture.pool([network(x).affine(loc, scale) for network in self.networks_])
+        atoms = torch.as_tensor(np.tile(self.atoms_, len(self.networks_))) if len(self.atoms_) else None
         return Mixture(predicted.logits, self.family_.settle(predicted.components), atoms, validate_args=True)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -511,7 +543,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         tensors["atoms"] = torch.as_tensor(self.atoms_)
         tensors["y_scaler.loc"] = torch.as_tensor(self.y_scaler_.mean_)
         tensors["y_scaler.scale"] = torch.as_tensor(self.y_scaler_.scale_)
-        tensors |= {f"network.{name}": tensor for name, tensor in self.network_.state_dict().items()}
+        for i, network in enumerate(self.networks_):
+            tensors |= {f"network.{i}.{name}": tensor for name, tensor in network.state_dict().items()}
         write_folder(path, manifest, tensors)
 
     @classmethod
@@ -545,18 +578,23 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             raise ValueError("a tensor holds NaN or infinity")
         if not all(bool((tensors[name] > 0).all()) for name in ("y_scaler.scale", "encoder.scale") if name in tensors):
             raise ValueError("a scale is not positive")
-        if len(part("network.")) != 2 * len(self.hidden_layer_sizes) + 3 + bool(len(self.atoms_)):
+        parts = {name.split(".", 1)[0] for name in part("network.")}
+        if parts != {str(i) for i in range(max(1, len(parts)))}:
+            raise ValueError("the networks are not numbered from 0 on")
+        n_tensors = len(parts) * (2 * len(self.hidden_layer_sizes) + 3 + bool(len(self.atoms_)))
+        if len(part("network.")) != n_tensors:
             raise ValueError("the network has other layers than were announced")
         if self.atoms_.ndim != 1:
             raise ValueError("the atoms are no list")
         self.y_scaler_ = StandardScaler().fit(np.zeros((1, self._event_size or 1)))
         self.y_scaler_.mean_, self.y_scaler_.scale_ = scaler["loc"].numpy(), scaler["scale"].numpy()
         self.y_scaler_.var_ = self.y_scaler_.scale_**2
-        weights = part("network.")
-        # Sizes are compared before any memory is taken.
-        network = self._build_network(self.encoder_.n_encoded, int(self.n_components), device="meta")
-        network.load_state_dict(weights, assign=True)
-        self.network_ = network.double().eval()
+        self.networks_ = []
+        for i in range(len(parts)):  # sizes are compared before any memory is taken
+            floor = torch.zeros(self._event_size or 1)  # which is among the tensors
+            network = self._build_network(self.encoder_.n_encoded, int(self.n_components), floor, device="meta")
+            network.load_state_dict(part(f"network.{i}."), assign=True)
+            self.networks_.append(network.double().eval())
         self.fit_report_ = FitReport(**manifest["report"])
         if not np.isfinite(self.fit_report_.best_nll):
             raise ValueError("the report has no finite NLL")

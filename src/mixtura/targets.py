@@ -19,6 +19,7 @@ from .rows import Rows
 from .tables import has_date_dtype, is_date
 
 _FEWEST_OF_AN_ATOM, _LEAST_SHARE_OF_AN_ATOM, _MOST_ATOMS = 10, 0.005, 20
+_USUAL_FLOOR = 1e-3
 _NEIGHBOURS = 10
 _TIMES_ITS_NEIGHBOURS = 5
 
@@ -136,6 +137,37 @@ def find_atoms(target: Target, sample_weight: NDArray[np.float64]) -> list[float
         if not len(near) or weights[i] > _TIMES_ITS_NEIGHBOURS * np.median(near):
             found.append(float(values[i]))
     return sorted(found[:_MOST_ATOMS])
+
+
+def smallest_scales(
+    family: AnyFamily, target: Target, scale: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], list[str]]:
+    """How narrow a component may become, in units of the target, shape (D,); and in words where that is not as usual.
+
+    It is 1e-3 of the standard deviation; and where fewer than half of the values are distinct, as in a rounded target,
+    at least the standard deviation of the rounding: the median gap between neighbours over sqrt(12).
+    Below that the likelihood only says how far components have shrunk onto the grid.
+
+    Parameters
+    ----------
+    scale
+        Standard deviations of the target's columns, shape (D,).
+    """
+    floors, told = _USUAL_FLOOR * scale, []
+    columns = target.points.reshape(len(target), -1)
+    for i, part in enumerate(scalar_families(family, columns.shape[1])):
+        values = np.unique(columns[:, i])
+        if part.closed_under != "affine" or 2 * len(values) >= len(columns) or len(values) < 2:
+            continue
+        rounding = float(np.median(np.diff(values))) / np.sqrt(12)
+        if rounding > floors[i]:
+            floors[i] = rounding
+            name = f" {target.names[i]!r}" if target.names else ""
+            told.append(
+                f"target{name} has {len(values):,} distinct values in {len(columns):,} rows: "
+                f"no scale below {rounding:.3g}"
+            )
+    return floors, told
 
 
 def scalar_families(family: AnyFamily, n: int) -> list[AnyFamily]:

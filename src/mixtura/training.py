@@ -16,11 +16,14 @@ from .adamw import AdamW, clip
 from .errors import MixturaError, MixturaWarning
 from .families import AnyFamily
 from .mixture import Mixture
+from .nets import MDN
+from .revival import is_dead, revive, usage
 from .rows import Rows
 from .stack import Stack
 
 _MAX_SKIPPED_IN_A_ROW = 20
 _MAX_ROLLBACKS = 3
+_EPOCHS_OF_A_TRIAL, _MOST_FAILED_TRIALS = 5, 2
 _MOST_STEPS_AVERAGED, _MOST_EPOCHS_AVERAGED = 100, 4
 _MOST_ROWS_TO_START, _MOST_ROWS_AT_ONCE = 5_000, 16_384
 _N_EM_STEPS = 40
@@ -45,8 +48,14 @@ class FitReport:
     """Steps whose loss or gradient was not finite; none of them touched the weights."""
     events: list[str] = field(default_factory=list)
     """What a person should know, in words, in order."""
+    component_usage: list[float] = field(default_factory=list)
+    """The share of the training rows that each component answers for."""
+    n_revived_components: int = 0
+    """Dead components that were started anew and stayed, since the held-out NLL did not suffer."""
     restart_nlls: list[float] = field(default_factory=list)
     """Best held-out NLL of each restart; this report is of the lowest."""
+    restart_active_components: list[int] = field(default_factory=list)
+    """`n_active_components` of each restart."""
     n_train_rows: int = 0
     n_valid_rows: int = 0
     seconds: float = 0.0
@@ -60,6 +69,12 @@ class FitReport:
     def best_nll(self) -> float:
         """Held-out NLL of the weights that were kept."""
         return self.start_nll if self.best_epoch < 0 else self.valid_nll[self.best_epoch]
+
+    @property
+    def n_active_components(self) -> int:
+        """Components that answer for at least 1% of the rows, or half of an equal share if that is less."""
+        least = min(0.01, 0.5 / max(1, len(self.component_usage)))
+        return sum(share >= least for share in self.component_usage)
 
     def move(self, learned: float, judged: float) -> None:
         """Add to all NLLs of the rows that were learned from, and of those that were held out."""
@@ -131,6 +146,16 @@ def _maximise(y: Tensor, membership: Tensor, sample_weight: Tensor, family: AnyF
     return Mixture(logits, family.fit(y, membership), validate_args=False)
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """Of components that were started anew: until which epoch, and what was before."""
+
+    end: int
+    nll: float
+    n_components: int
+    weights: list[Tensor]
+
+
 class Learner:
     """One network's course through training: what it learns from, how it fares, what it falls back to.
 
@@ -159,6 +184,8 @@ class Learner:
         self.report.start_nll = start_nll
         # Patience counts from the best epoch, not from the start: one with a spike may be lost before it is bettered.
         self.lowest_nll, self.lowest_epoch, self.last_drop = math.inf, 0, 0
+        self.trial: _Trial | None = None
+        self.n_failed_trials = 0
         self._keep()
 
     def _state(self) -> list[Tensor]:
@@ -212,10 +239,46 @@ class Learner:
             report.events.append(f"epoch {epoch}: held-out NLL stalls; learning rate now {self.rate:.2g}")
         return must_roll_back
 
-    def end(self) -> None:
+    @torch.no_grad()
+    def revive(self, epoch: int, rows: Rows) -> bool:
+        """Start dead components anew, on trial: what was is brought back if the held-out NLL has suffered after it.
+
+        Returns whether the weights are others than the last step left.
+        """
+        nll = self.report.valid_nll[-1]
+        if self.trial is not None:
+            if epoch < self.trial.end:
+                return False
+            trial, self.trial = self.trial, None
+            if nll <= trial.nll:
+                self.report.n_revived_components += trial.n_components
+                self.report.events.append(f"epoch {epoch}: {trial.n_components} dead components came back to life")
+                return False
+            self.n_failed_trials += 1
+            for tensor, value in zip(self._state(), trial.weights, strict=True):
+                tensor.copy_(value)
+            return True
+        if (
+            epoch % _EPOCHS_OF_A_TRIAL
+            or self.n_failed_trials == _MOST_FAILED_TRIALS
+            or not isinstance(self.network, MDN)
+        ):
+            return False
+        own = rows.take(self.learn[:_MOST_ROWS_TO_START])
+        dead = is_dead(usage(self.network, own))
+        if not bool(dead.any()):
+            return False
+        weights = [tensor.detach().clone() for tensor in self._state()]
+        self.trial = _Trial(epoch + _EPOCHS_OF_A_TRIAL, nll, int(dead.sum()), weights)
+        revive(self.network, dead, own, self.generator)
+        return True
+
+    def end(self, rows: Rows) -> None:
         """After the last epoch."""
         self.go_back()
         self.network.eval()
+        if isinstance(self.network, MDN):
+            self.report.component_usage = usage(self.network, rows.take(self.learn[:_MOST_ROWS_TO_START])).tolist()
         if self.report.best_epoch < 0:
             self.report.events.append("no epoch was better than the start, which does not depend on the features")
         if not math.isfinite(self.report.best_nll):
@@ -231,6 +294,7 @@ def train(
     learning_rate: float,
     weight_decay: float,
     patience: int,
+    revives: bool = True,
     on_epoch: Callable[[], None] | None = None,
 ) -> None:
     """Fit networks that return a `Mixture` by maximum likelihood, in place; keep the weights of each one's best epoch.
@@ -252,6 +316,8 @@ def train(
         Which the learners' indices are of.
     patience
         Epochs without a better held-out NLL before the end; the rate falls to a third at half of it.
+    revives
+        Whether dead components are started anew every few epochs.
     on_epoch
         Called after every epoch.
 
@@ -281,6 +347,8 @@ def train(
                 if diverged[e]:
                     learner.roll_back(f"epoch {epoch}: the held-out NLL is {learner.report.valid_nll[-1]}")
                     optimizer.restart(e)
+                elif revives and learner.revive(epoch, rows):
+                    optimizer.restart(e)
                 learner.report.seconds = time.perf_counter() - start
             if on_epoch is not None:
                 on_epoch()
@@ -303,7 +371,7 @@ def train(
     finally:
         torch.set_num_threads(n_threads)
     for learner in learners:
-        learner.end()
+        learner.end(rows)
     failures = [learner.failure for learner in learners if learner.failure is not None]
     if len(failures) == len(learners):
         raise failures[0]

@@ -521,6 +521,21 @@ def test_unbuild_inverts_build(family, floor):
         torch.testing.assert_close(after, before, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("floor", [0.0, 0.05])
+def test_slopes_in_closed_form_are_those_of_autograd(family, floor):
+    """Where a family has them; raw parameters on both sides of where a scale is 1, and far below the floor."""
+    raw = (3 * make_raw(family, 40)).requires_grad_()
+    components = family.build(raw, floor)
+    y = family.sample(family.map(components, torch.Tensor.detach), torch.Generator().manual_seed(0))
+    found = family.log_prob_and_slopes(raw.detach(), floor, y)
+    if found is None:
+        return
+    log_prob = family.log_prob(components, y)
+    (slopes,) = torch.autograd.grad(log_prob.sum(), raw)
+    torch.testing.assert_close(found[0], log_prob.detach(), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(found[1], slopes, atol=1e-12, rtol=1e-12)
+
+
 def test_parameters_make_the_same_components(family):
     components = make(family, 3)
     again = family.from_parameters(*family.parameters(components))

@@ -147,6 +147,10 @@ class SphericalNormalFamily(DiagNormalFamily):
         loc, scale = self.parameters(components)
         return torch.cat([loc, unpositive(scale[..., :1], _largest(scale_floor))], -1)
 
+    def log_prob_and_slopes(self, raw, scale_floor, y):
+        log_prob, of_loc, of_scale = normal_slopes(raw[..., :-1], raw[..., -1:], _largest(scale_floor), y)
+        return log_prob.sum(-1), torch.cat([of_loc, of_scale.sum(-1, keepdim=True)], -1)
+
     def fit(self, y, weights) -> Independent:
         loc, covariance = weighted_moments(y, weights)
         variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)

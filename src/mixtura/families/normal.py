@@ -54,7 +54,7 @@ def normal_slopes(
     precision = (growth + scale_floor).add_(raw_scale.clamp(min=0)).reciprocal_()  # 1 / scale
     z = (y - raw_loc).mul_(precision)
     squared = z.square()
-    log_density = precision.log().sub_(_HALF_LOG_2PI).sub_(squared, alpha=0.5)
+    log_density = torch.sub(precision.log().sub_(_HALF_LOG_2PI), squared, alpha=0.5)
     return log_density, z * precision, squared.sub_(1).mul_(precision).mul_(growth)
 
 

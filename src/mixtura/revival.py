@@ -1,0 +1,59 @@
+"""Dead components: found, and started anew where rows are explained worst."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .nets import MDN
+from .rows import Rows
+
+_DEAD_SHARE = 0.02
+"""Of the share that each component would have if all had the same, below which one is dead."""
+_WORST_SHARE, _FEWEST_WORST = 0.05, 10
+
+
+def responsibilities(network: MDN, rows: Rows) -> Float[Tensor, "n k"]:
+    """Of each row, the probability that it came from each component, given its target; what is left is the atoms'."""
+    mixture = network(rows.x)
+    log_prob = mixture.family.log_prob(mixture.components, rows.points.unsqueeze(1))
+    log_joint = mixture.logits[..., : mixture.n_components] + log_prob
+    if mixture.atoms is None:
+        return log_joint.softmax(-1)
+    is_atom = (rows.points.unsqueeze(1) == mixture.atoms).any(-1, keepdim=True)
+    return log_joint.softmax(-1) * ~is_atom
+
+
+@torch.no_grad()
+def usage(network: MDN, rows: Rows) -> Float[Tensor, "k"]:
+    """The share of the rows that each component answers for."""
+    shares = responsibilities(network.eval(), rows) * rows.weight[:, None]
+    return shares.sum(0) / rows.weight.sum()
+
+
+def is_dead(usage: Float[Tensor, "k"]) -> Bool[Tensor, "k"]:
+    """Which components answer for next to nothing: as good as without gradient, they do not come back by themselves."""
+    return usage < _DEAD_SHARE / len(usage)
+
+
+@torch.no_grad()
+def revive(network: MDN, dead: Bool[Tensor, "k"], rows: Rows, generator: torch.Generator) -> None:
+    """Start dead components anew, with half of an equal share of the weight, each at some of the worst-explained rows.
+
+    Each is the family's own fit to half of the worst 5% of the rows, those nearest to one of them chosen at random;
+    `unbuild` turns it into the head's biases.
+    """
+    head, y = network.head, rows.points.double()
+    nll = rows.nll(network.eval()(rows.x))
+    worst = nll.nan_to_num(-torch.inf).topk(min(len(rows), max(_FEWEST_WORST, int(_WORST_SHARE * len(rows))))).indices
+    raw_logits, _ = head.split(head.linear(network.backbone(rows.x)))
+    n_raw, share = head.n_raw, 0.5 / head.n_components
+    for k in dead.nonzero()[:, 0].tolist():
+        centre = worst[torch.randint(len(worst), (), generator=generator)]
+        distance = (y[worst] - y[centre]).reshape(len(worst), -1).norm(dim=-1)
+        members = worst[distance.argsort()[: max(2, len(worst) // 2)]]
+        component = head.family.fit(y[members], torch.ones(len(members), 1, dtype=y.dtype))
+        raw = head.family.unbuild(component, head.scale_floor.double())[0]
+        place = slice(head.n_weights + k * n_raw, head.n_weights + (k + 1) * n_raw)
+        for rows_of_head, bias in ((place, raw), (k, raw_logits.logsumexp(-1).mean() + torch.tensor(share).log())):
+            head.linear.weight[rows_of_head] = 0
+            head.linear.bias[rows_of_head] = bias.to(head.linear.bias)
