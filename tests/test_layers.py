@@ -32,7 +32,7 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"stack", "revival"},
     {"training"},
     {"tables", "storage", "datasets"},
-    {"targets", "constraints"},
+    {"targets", "constraints", "selection"},
     {"estimator"},
     {"metrics", "plots"},
     {"demo"},

@@ -4,7 +4,7 @@ from . import datasets, families, metrics, plots
 from .ensemble import Decomposition, decompose
 from .entropy import Estimate
 from .errors import MixturaError, MixturaWarning
-from .estimator import MDNRegressor, load
+from .estimator import MDNRegressor, load, select_components
 from .families import FAMILIES, get_family
 from .mixture import Mixture
 from .modes import Modes
@@ -25,6 +25,7 @@ from .scores import (
     rosenblatt,
     variogram_score,
 )
+from .selection import Selection
 from .training import FitReport
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ __all__ = [
     "MixtureHead",
     "Modes",
     "Region",
+    "Selection",
     "brier",
     "cde_loss",
     "censored_nll",
@@ -65,5 +67,6 @@ __all__ = [
     "pool",
     "quantile_loss",
     "rosenblatt",
+    "select_components",
     "variogram_score",
 ]

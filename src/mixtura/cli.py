@@ -90,7 +90,7 @@ def fit(
     target: Annotated[list[str], typer.Option(help="Column to predict; repeat it for a joint density.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model.")],
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
-    n_components: Annotated[int, typer.Option(help="Components of the mixture.")] = 5,
+    n_components: Annotated[str, typer.Option(help="Components of the mixture; or auto.")] = "5",
     family: Annotated[str, typer.Option(help="Law of a component, such as normal, student_t, gamma.")] = "normal",
     atoms: Annotated[str, typer.Option(help="Values with a probability of their own, with commas; or auto.")] = "",
     max_epochs: Annotated[int, typer.Option(help="Most passes over the rows.")] = 300,
@@ -114,7 +114,7 @@ def fit(
         if "Unnamed: 0" in X:
             _err.print("note: column 'Unnamed: 0' has no name; if it counts rows, --drop 'Unnamed: 0'", style="yellow")
         model = MDNRegressor(
-            n_components,
+            int(n_components) if n_components.isdecimal() else n_components,
             family=family,
             covariance_type="full" if family in ("normal", "student_t") else "diag",
             atoms=_atoms(atoms),
@@ -244,7 +244,7 @@ def _print_info(model: MDNRegressor, path: Path) -> None:
     features = [column.name or f"x{i}" for i, column in enumerate(model.encoder_.columns_)]
     table.add_row("target", escape(", ".join(_target_names(model))))
     table.add_row(f"features ({len(features)})", escape(", ".join(features)))
-    table.add_row("mixture", f"{model.n_components} components, {model.family_!r}")
+    table.add_row("mixture", f"{model.n_components_} components, {model.family_!r}")
     if len(model.atoms_):
         table.add_row("atoms", ", ".join(f"{atom:g}" for atom in model.atoms_))
     table.add_row("rows", f"{report.n_train_rows} to learn from, {report.n_valid_rows} held out")

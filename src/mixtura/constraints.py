@@ -47,7 +47,7 @@ def _is_atoms(value: Any) -> bool:
 
 
 CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "n_components": (is_int(1), "an integer >= 1"),
+    "n_components": (lambda value: is_int(1)(value) or _is_one_of("auto")(value), "an integer >= 1 or 'auto'"),
     "family": (_is_family, "the name of a family, a family, or one of these for each coordinate"),
     "covariance_type": (
         _is_one_of("full", "diag", "spherical", "low_rank"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.progress import Progress
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
@@ -34,16 +34,35 @@ from .mixture import Mixture
 from .nets import MDN, MLP, MixtureHead
 from .rows import Rows
 from .scores import censored_nll
+from .selection import Criterion, Selection, select
 from .storage import corrupt, read_folder, write_folder
 from .tables import TableEncoder, has_date_dtype
 from .targets import Target, Units, as_target, check_support, find_atoms, fit_target_scaler, smallest_scales
 from .training import FitReport, Learner, starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
+CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10)
+"""Numbers of components to choose from, where nobody says which."""
 
 
 class NotFitted(MixturaError, NotFittedError):
     """A question to a model that has not been fitted; scikit-learn's own type and ours."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be learned, in the network's units."""
+
+    rows: Rows
+    learn: Tensor
+    """Indices of rows, as is judge."""
+    judge: Tensor | None
+    floor: Tensor
+    """Smallest scale of each coordinate."""
+    told: list[str]
+    """Events for the report."""
+    seed: int
+    random: np.random.RandomState
 
 
 class MDNRegressor(RegressorMixin, BaseEstimator):
@@ -55,7 +74,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     Parameters
     ----------
     n_components
-        Components of the mixture. A few more than the modes you expect; they are not modes.
+        Components of the mixture. A few more than the modes you expect; they are not modes. ``"auto"`` chooses by
+        cross-validation, with about ten times the work: see `select_components`.
     family
         Law of a component: ``"normal"``, ``"student_t"``, ``"laplace"``, ``"asymmetric_laplace"``, ``"logistic"``; for
         positive numbers ``"lognormal"`` and ``"gamma"``; between bounds ``"beta"`` and ``"truncated_normal"``; for
@@ -100,6 +120,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
+    n_components_
+        How many components a network has; with ``"auto"`` there is a `selection_`, too, which shows why.
     networks_
         From encoded features to a Mixture of the standardised target: one `MDN`, or those that are pooled; float64.
     fit_report_
@@ -132,7 +154,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_components: int = 5,
+        n_components: int | str = 5,
         *,
         family: str | AnyFamily | Sequence[str | AnyFamily] = "normal",
         covariance_type: str = "full",
@@ -217,6 +239,25 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             raise
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: tuple[Any, Any] | None) -> MDNRegressor:
+        task = self._prepare(X, y, sample_weight, eval_set)
+        self.n_components_ = self._choose(task)
+        seeds = [task.seed, *(int(task.random.randint(2**31 - 1)) for _ in range(int(self.n_restarts) - 1))]
+        learners = [self._learner(task, task.learn, task.judge, self.n_components_, seed) for seed in seeds]
+        self._train(learners, task.rows)
+        learners = [learner for learner in learners if learner.failure is None]
+        best = min(learners, key=lambda learner: learner.report.best_nll)
+        report = best.report
+        report.restart_nlls = [learner.report.best_nll for learner in learners]
+        report.restart_active_components = [learner.report.n_active_components for learner in learners]
+        report.move(*(self._units.log_scale(task.rows.take(part)) for part in (best.learn, best.judge)))
+        report.events[:0] = task.told
+        # In float64 from here on: a row alone gets what it gets in a batch.
+        self.networks_ = [learner.network.double() for learner in (learners if self.pool_restarts else [best])]
+        self.fit_report_ = report
+        return self
+
+    def _prepare(self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: tuple[Any, Any] | None) -> _Task:
+        """Check everything, standardise features and target, and hold rows out."""
         self._check_parameters()
         X = self._check_features(X, reset=True)
         target = self._check_target(y, reset=True)
@@ -241,9 +282,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.encoder_ = TableEncoder().fit(X, weight)
         self.y_scaler_ = fit_target_scaler(target.points, weight, target.names, self.family_)
         self._warn_of_repeats(target, weight)
-        floors, told = smallest_scales(self.family_, target, self._units.scale)
-        if self.scale_floor is not None:
-            floors, told = np.full_like(self._units.scale, float(self.scale_floor)), []
+        told = []
+        if len(self.atoms_):
+            told.append(f"atoms, with their shares of the rows: {_shares(self.atoms_, target, weight)}")
+        floors = np.full_like(self._units.scale, float(self.scale_floor or 0))
+        if self.scale_floor is None:
+            floors, why = smallest_scales(self.family_, target, self._units.scale)
+            told += why
         floor = torch.as_tensor(floors / self._units.scale, dtype=torch.float32)
         rows = self._units.rows(self.encoder_.transform(X), target, weight)
         learn, judge = torch.arange(n_counted), None
@@ -254,30 +299,44 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             n_held_out = min(max(1, round(float(self.validation_fraction) * n_counted)), n_counted - 2)
             parts = train_test_split(np.arange(n_counted), test_size=n_held_out, random_state=random)
             learn, judge = (torch.as_tensor(part) for part in parts)
-        seeds = [seed, *(int(random.randint(2**31 - 1)) for _ in range(int(self.n_restarts) - 1))]
-        learners = [self._learner(rows, learn, judge, int(self.n_components), floor, one) for one in seeds]
-        self._train(learners, rows)
-        learners = [learner for learner in learners if learner.failure is None]
-        best = min(learners, key=lambda learner: learner.report.best_nll)
-        report = best.report
-        report.restart_nlls = [learner.report.best_nll for learner in learners]
-        report.restart_active_components = [learner.report.n_active_components for learner in learners]
-        report.move(*(self._units.log_scale(rows.take(part)) for part in (best.learn, best.judge)))
-        report.events[:0] = told
-        if len(self.atoms_):
-            shares = [weight[target.values == atom].sum() / weight.sum() for atom in self.atoms_]
-            told = ", ".join(f"{atom:g} ({share:.1%})" for atom, share in zip(self.atoms_, shares, strict=True))
-            report.events.insert(0, f"atoms, with their shares of the rows: {told}")
-        # In float64 from here on: a row alone gets what it gets in a batch.
-        self.networks_ = [learner.network.double() for learner in (learners if self.pool_restarts else [best])]
-        self.fit_report_ = report
-        return self
+        return _Task(rows, learn, judge, floor, told, seed, random)
 
-    def _learner(self, rows: Rows, learn: Tensor, judge: Tensor | None, k: int, floor: Tensor, seed: int) -> Learner:
+    def _choose(self, task: _Task) -> int:
+        """The number of components: as it was given, or by cross-validation."""
+        if not isinstance(self.n_components, str):
+            return int(self.n_components)
+        self.selection_ = self._select(task, CANDIDATES, "cv")
+        task.told.append(self.selection_.summary)
+        return self.selection_.n_components
+
+    def _select(self, task: _Task, candidates: Sequence[int], criterion: Criterion) -> Selection:
+        if task.judge is None:
+            got, fix = f"{len(task.learn)} rows, none held out", "gather more data, or raise validation_fraction"
+            raise MixturaError("E-too-few-rows", got, f"at least {_FEWEST_ROWS_TO_HOLD_OUT} rows to choose by", fix)
+
+        def make(fit: Tensor, stop: Tensor, k: int) -> Learner:
+            return self._learner(task, fit, stop, k, task.seed)
+
+        chosen = select(
+            task.rows,
+            task.learn,
+            task.judge,
+            candidates,
+            criterion,
+            make,
+            lambda learners: self._train(learners, task.rows),
+            np.random.RandomState(task.seed),
+        )
+        for column in ("nll", "bic"):
+            if column in chosen.table:
+                chosen.table[column] += self._units.log_scale(task.rows)
+        return chosen
+
+    def _learner(self, task: _Task, learn: Tensor, judge: Tensor | None, k: int, seed: int) -> Learner:
         """A network with k components and a start near the marginal density of its rows."""
         generator = torch.Generator().manual_seed(seed)
-        network = self._build_network(rows.x.shape[1], k, floor, generator)
-        head, own = network.head, rows.take(learn)
+        network = self._build_network(task.rows.x.shape[1], k, task.floor, generator)
+        head, own = network.head, task.rows.take(learn)
         head.start_from(starting_mixture(own.points, k, head.family, own.weight, seed, head.atoms))
         return Learner(network, learn, judge, generator)
 
@@ -360,11 +419,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             return
         repeated = find_atoms(target, weight)
         if repeated:
-            shares = [weight[target.values == value].sum() / weight.sum() for value in repeated]
-            told = ", ".join(f"{value:g} ({share:.1%})" for value, share in zip(repeated, shares, strict=True))
             fix = 'give atoms="auto", or these values, and they get a probability of their own'
-            got = f"values that repeat beyond what a density allows: {told}"
-            warnings.warn(MixturaWarning("W-repeated-values", got, "a continuous target", fix), stacklevel=4)
+            got = f"values that repeat beyond what a density allows: {_shares(repeated, target, weight)}"
+            warnings.warn(MixturaWarning("W-repeated-values", got, "a continuous target", fix), stacklevel=5)
 
     def _eval_rows(self, eval_set: tuple[Any, Any]) -> Rows:
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
@@ -536,6 +593,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             "columns": columns,
             "has_feature_names": hasattr(self, "feature_names_in_"),
             "target_names": self.target_names_,
+            "n_components": self.n_components_,
             "y_shape": list(self._y_shape),
             "report": asdict(self.fit_report_),
         }
@@ -565,6 +623,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.n_features_in_ = len(self.encoder_.columns_)
         if manifest["has_feature_names"]:
             self.feature_names_in_ = np.array([column.name for column in self.encoder_.columns_], dtype=object)
+        self.n_components_ = int(manifest["n_components"])
+        if self.n_components not in ("auto", self.n_components_):
+            raise ValueError("the network has another number of components than was announced")
         self.target_names_ = manifest["target_names"]
         if self.target_names_ is not None and not all(isinstance(name, str) for name in self.target_names_):
             raise ValueError("target names are no text")
@@ -592,7 +653,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.networks_ = []
         for i in range(len(parts)):  # sizes are compared before any memory is taken
             floor = torch.zeros(self._event_size or 1)  # which is among the tensors
-            network = self._build_network(self.encoder_.n_encoded, int(self.n_components), floor, device="meta")
+            network = self._build_network(self.encoder_.n_encoded, self.n_components_, floor, device="meta")
             network.load_state_dict(part(f"network.{i}."), assign=True)
             self.networks_.append(network.double().eval())
         self.fit_report_ = FitReport(**manifest["report"])
@@ -614,6 +675,68 @@ def load(path: str | os.PathLike[str]) -> MDNRegressor:
         return MDNRegressor._from_state(manifest, tensors)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise corrupt(Path(path), error) from error
+
+
+def _shares(values: Iterable[float], target: Target, weight: NDArray[np.float64]) -> str:
+    """Values of a target with their shares of the rows, in words."""
+    shares = [(value, weight[target.values == value].sum() / weight.sum()) for value in values]
+    return ", ".join(f"{value:g} ({share:.1%})" for value, share in shares)
+
+
+def select_components(
+    X: Any,
+    y: Any,
+    candidates: Sequence[int] = CANDIDATES,
+    criterion: Criterion = "cv",
+    *,
+    estimator: MDNRegressor | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> Selection:
+    """How many components a mixture needs.
+
+    Parameters
+    ----------
+    X, y, sample_weight
+        As for `MDNRegressor.fit`.
+    candidates
+        Numbers of components to try.
+    criterion
+        ``"cv"``: 5-fold cross-validation, the fewest components whose NLL is within one standard error of the best, by
+        the differences of rows (Breiman et al. 1984). ``"heldout"``: the same on the rows held out once, in a fifth of
+        the time, and less sure. ``"bic"``: NLL on the training rows + n_parameters log(n) / 2n (Schwarz 1978), a
+        heuristic for a network, whose number of effective parameters is only estimated, and which is not at its maximum
+        of likelihood; it misleads where rows are few or the network has been stopped early.
+    estimator
+        All other settings; by default those of `MDNRegressor()`.
+
+    Returns
+    -------
+    Selection
+        With a table of all candidates, the choice, and a summary in words.
+
+    Raises
+    ------
+    MixturaError
+        As `MDNRegressor.fit` does, and ``E-parameter`` for candidates or criteria that are none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.uniform(size=(400, 1)), rng.choice([-1, 1], 400) + 0.1 * rng.normal(size=400)
+    >>> small = MDNRegressor(hidden_layer_sizes=(8,), max_epochs=20, random_state=0)
+    >>> select_components(X, y, [1, 2, 3], estimator=small).n_components
+    2
+    """
+    model = clone(MDNRegressor() if estimator is None else estimator)
+    candidates = sorted(set(candidates))
+    if not candidates or not all(map(is_int(1), candidates)):
+        raise MixturaError("E-parameter", f"candidates={candidates!r}", "integers >= 1", "give numbers of components")
+    if criterion not in get_args(Criterion):
+        expected = ", ".join(map(repr, get_args(Criterion)))
+        raise MixturaError("E-parameter", f"criterion={criterion!r}", expected, "choose one of them")
+    with torch.inference_mode(False), torch.enable_grad():
+        return model._select(model._prepare(X, y, sample_weight, None), candidates, criterion)
 
 
 def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from .errors import MixturaError
 from .mixture import Mixture
+from .selection import Selection
 from .training import FitReport
 
 if TYPE_CHECKING:
@@ -218,6 +219,31 @@ def _plot_map(mixture: Mixture, y: ArrayLike | None, coverage: float, ax: Axes, 
         ax.scatter(*np.asarray(y).reshape(2), color=ORANGE, s=40, marker="x", zorder=4)
     ax.set_xlim(first[0].item(), first[-1].item())
     ax.set_ylim(second[0].item(), second[-1].item())
+    return ax
+
+
+def plot_selection(selection: Selection, *, ax: Axes | None = None) -> Axes:
+    """What each number of components costs above the best, with one standard error, and the one that was chosen.
+
+    Of BIC, the criterion itself.
+
+    Parameters
+    ----------
+    selection
+        Of `select_components`.
+    """
+    ax = _axes(ax)
+    table = selection.table
+    if selection.criterion == "bic":
+        ax.plot(table.index, table["bic"], marker="o")
+        ax.set_ylabel("BIC, nats per row")
+    else:
+        ax.errorbar(table.index, table["excess"], yerr=table["standard_error"], marker="o", capsize=3)
+        ax.set_ylabel("NLL above the best, nats per row")
+    ax.axvline(selection.n_components, color="grey", linestyle=":", label=f"chosen: {selection.n_components}")
+    ax.set_xticks(table.index)
+    ax.set_xlabel("components")
+    ax.legend()
     return ax
 
 

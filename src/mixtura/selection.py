@@ -1,0 +1,133 @@
+"""Choosing the number of components: cross-validation, BIC, or held-out rows."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import KFold, train_test_split
+from torch import Tensor, nn
+
+from .errors import MixturaError
+from .mixture import Mixture
+from .nets import MDN
+from .rows import Rows
+from .training import Learner
+
+Criterion = Literal["cv", "bic", "heldout"]
+_N_FOLDS, _SHARE_TO_STOP = 5, 0.125
+_ROWS_TO_COUNT_MODES, _LEAST_MASS_OF_A_MODE = 50, 0.05
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How well each number of components did, and which was chosen."""
+
+    table: pd.DataFrame
+    """A row for each candidate, which is the index `n_components`. `nll`: mean NLL in nats (of rows not learned from,
+    but for BIC); `excess`: what that is above the best, and `standard_error` of the excess, over rows; of BIC in their
+    place `n_parameters` (effective) and `bic`, in nats per row; `n_active`: components that answer for rows."""
+    n_components: int
+    """The fewest components whose excess is within one standard error; of BIC those with the lowest."""
+    n_modes: float
+    """Of the densities predicted with them, the median number of modes that hold at least 5% of the mass."""
+    criterion: Criterion
+
+    @property
+    def summary(self) -> str:
+        """The result in a sentence."""
+        how = {"cv": f"{_N_FOLDS}-fold cross-validation", "bic": "BIC", "heldout": "held-out rows"}[self.criterion]
+        modes = f"{self.n_modes:g} mode{'' if self.n_modes == 1 else 's'}"
+        text = f"{self.n_components} components by {how}; the predicted densities have {modes} (median)"
+        return text if self.n_modes == self.n_components else f"{text}: components are not modes"
+
+
+def select(
+    rows: Rows,
+    learn: Tensor,
+    judge: Tensor,
+    candidates: Sequence[int],
+    criterion: Criterion,
+    make: Callable[[Tensor, Tensor, int], Learner],
+    train: Callable[[Sequence[Learner]], None],
+    random: np.random.RandomState,
+) -> Selection:
+    """Train networks with each number of components, those of all folds at once, and compare them.
+
+    Parameters
+    ----------
+    rows
+        Which the indices are of.
+    learn, judge
+        To learn from, and to judge by; cross-validation takes both together.
+    make
+        From rows to learn from, rows to stop by and a number of components to a network with its start.
+    """
+    if criterion == "cv":
+        every = torch.cat([learn, judge])
+        split = KFold(_N_FOLDS, shuffle=True, random_state=random).split(every)
+        folds = [(every[fit], every[test]) for fit, test in split]
+        parts = [(train_test_split(fit, test_size=_SHARE_TO_STOP, random_state=random), test) for fit, test in folds]
+    else:
+        parts = [((learn, judge), judge)]
+    lines, losses, counts = [], [], []
+    for k in candidates:
+        learners = [make(fit, stop, k) for (fit, stop), _ in parts]
+        train(learners)
+        tested = [(learner, rows.take(test)) for learner, (_, test) in zip(learners, parts, strict=True)]
+        loss = np.concatenate([_nll(learner.network, some) for learner, some in tested])
+        line = {"n_components": k, "n_active": np.mean([learner.report.n_active_components for learner in learners])}
+        if criterion == "bic":
+            own = rows.take(learn)
+            line["nll"] = float(np.average(_nll(learners[0].network, own), weights=own.weight))
+            line["n_parameters"] = effective_parameters(learners[0].network, own)  # pyright: ignore[reportArgumentType]
+            line["bic"] = line["nll"] + 0.5 * line["n_parameters"] * math.log(len(own)) / len(own)
+        else:
+            weight = torch.cat([some.weight for _, some in tested]).numpy()
+            line["nll"] = float(np.average(loss, weights=weight))
+        lines.append(line)
+        losses.append(loss)
+        counts.append(np.median(np.concatenate([_n_modes(learner.network, some) for learner, some in tested])))
+    table = pd.DataFrame(lines).set_index("n_components")
+    if criterion == "bic":
+        chosen = int(table["bic"].argmin())
+    else:
+        best = int(table["nll"].argmin())
+        differences = np.stack(losses) - losses[best]
+        table["excess"] = table["nll"] - table["nll"].iloc[best]
+        table["standard_error"] = differences.std(1) / math.sqrt(differences.shape[1])
+        chosen = int((table["excess"] <= table["standard_error"]).to_numpy().argmax())
+    return Selection(table, candidates[chosen], float(counts[chosen]), criterion)
+
+
+@torch.no_grad()
+def effective_parameters(network: MDN, rows: Rows) -> float:
+    """What BIC counts: outputs, times how many dimensions their dependence on x really has.
+
+    A network's weights are no measure of its freedom, since it is regularised by when it stops: counted singly they
+    would outweigh any gain. An output is linear in the last layer's features, and these vary in about
+    (sum of eigenvalues)^2 / (sum of squared eigenvalues) directions, by their covariance; the bias is one more.
+    """
+    features = network.backbone(rows.x).double()
+    values = torch.linalg.eigvalsh(torch.cov(features.T)).clamp(min=0)
+    directions = values.sum().square() / values.square().sum().clamp(min=1e-300)
+    return float((network.head.linear.out_features - 1) * (1 + directions))
+
+
+@torch.no_grad()
+def _nll(network: nn.Module, rows: Rows) -> NDArray[np.float64]:
+    return rows.nll(network(rows.x)).double().numpy()
+
+
+@torch.no_grad()
+def _n_modes(network: nn.Module, rows: Rows) -> NDArray[np.int64]:
+    """Of some rows, the number of modes that matter."""
+    mixture: Mixture = network(rows.x[:_ROWS_TO_COUNT_MODES]).to(torch.float64)
+    try:
+        return (mixture.modes().mass >= _LEAST_MASS_OF_A_MODE).sum(-1).numpy()
+    except MixturaError:  # of vectors with counts in them
+        return np.array([math.nan])
