@@ -22,8 +22,9 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.utils.data import DataLoader, TensorDataset
 
 from mixtura import MDN, MLP, MixtureHead
+from mixtura.learner import Learner
 from mixtura.rows import Rows
-from mixtura.training import Learner, train
+from mixtura.training import train
 
 N_ROWS, ROUNDS = 16_384, 5
 

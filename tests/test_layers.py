@@ -30,6 +30,7 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"scores", "ensemble"},
     {"nets", "adamw", "rows"},
     {"stack", "revival"},
+    {"learner", "checkpoint"},
     {"training"},
     {"tables", "storage", "datasets"},
     {"targets", "constraints", "selection"},

@@ -12,10 +12,11 @@ from torch.distributions import Normal
 
 from mixtura import MDN, MLP, FitReport, MixturaError, MixturaWarning, Mixture, MixtureHead, get_family, nll
 from mixtura.adamw import AdamW, clip
+from mixtura.learner import Learner
 from mixtura.nets import linear
 from mixtura.rows import Rows
 from mixtura.stack import Stack, nll_and_slope
-from mixtura.training import Learner, starting_mixture, train
+from mixtura.training import starting_mixture, train
 
 SETTINGS = {"max_epochs": 20, "batch_size": 32, "learning_rate": 5e-3, "weight_decay": 1e-2, "patience": 20}
 

@@ -6,6 +6,7 @@ from .entropy import Estimate
 from .errors import MixturaError, MixturaWarning
 from .estimator import MDNRegressor, load, select_components
 from .families import FAMILIES, get_family
+from .learner import FitReport
 from .mixture import Mixture
 from .modes import Modes
 from .nets import MDN, MLP, MixtureHead
@@ -26,7 +27,6 @@ from .scores import (
     variogram_score,
 )
 from .selection import Selection
-from .training import FitReport
 
 __version__ = "0.1.0"
 

@@ -53,6 +53,15 @@ class AdamW:
     def _state(self) -> tuple[Tensor, ...]:
         return self.values, self.mean, self.square, self.n_steps, self.average
 
+    def state(self) -> dict[str, Tensor]:
+        """What steps go on from, but for the parameters."""
+        return {"mean": self.mean, "square": self.square, "n_steps": self.n_steps, "average": self.average}
+
+    def go_on(self, state: dict[str, Tensor]) -> None:
+        """From what `state` returned."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
     def restart(self, e: int) -> None:
         """Forget what a network has gone through so far; it is where `values` say."""
         for tensor in (self.mean, self.square, self.n_steps):

@@ -27,9 +27,11 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+from .checkpoint import Checkpoint, fingerprint
 from .constraints import CONSTRAINTS, is_int, is_real, is_seed
 from .errors import MixturaError, MixturaWarning, coded
 from .families import AnyFamily, ScalarFamily, describe, from_description, get_family
+from .learner import FitReport, Learner
 from .mixture import Mixture
 from .nets import MDN, MLP, MixtureHead
 from .rows import Rows
@@ -38,9 +40,11 @@ from .selection import Criterion, Selection, select
 from .storage import corrupt, read_folder, write_folder
 from .tables import TableEncoder, has_date_dtype
 from .targets import Target, Units, as_target, check_support, find_atoms, fit_target_scaler, smallest_scales
-from .training import FitReport, Learner, starting_mixture, train
+from .training import starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
+_NO_MATTER = {"max_epochs", "verbose", "random_state", "pool_restarts"}
+"""Parameters that may change when training is gone on with; of the seed, what it led to counts."""
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10)
 """Numbers of components to choose from, where nobody says which."""
 
@@ -208,6 +212,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         y: Any,
         sample_weight: ArrayLike | None = None,
         eval_set: tuple[Any, Any] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
     ) -> MDNRegressor:
         """Learn p(y | x).
 
@@ -223,6 +229,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             Shape (n,), not negative; a weight of 0 leaves the row out.
         eval_set
             (X, y) that decides when training ends; by default a share of the rows is held out for that.
+        checkpoint_dir
+            A folder in which the state of training is kept, so that no crash loses more than the last moments.
+        resume
+            Whether to go on from the checkpoint that is there, if there is one. The same data, settings and integer
+            `random_state` lead to the same model, bit for bit, as if nothing had happened; `max_epochs` may be larger.
 
         Raises
         ------
@@ -233,17 +244,28 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         before = dict(self.__dict__)
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                return self._fit(X, y, sample_weight, eval_set)
+                return self._fit(X, y, sample_weight, eval_set, checkpoint_dir, resume)
         except BaseException:
             self.__dict__ = before
             raise
 
-    def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: tuple[Any, Any] | None) -> MDNRegressor:
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        eval_set: tuple[Any, Any] | None,
+        checkpoint_dir: str | os.PathLike[str] | None,
+        resume: bool,
+    ) -> MDNRegressor:
         task = self._prepare(X, y, sample_weight, eval_set)
         self.n_components_ = self._choose(task)
         seeds = [task.seed, *(int(task.random.randint(2**31 - 1)) for _ in range(int(self.n_restarts) - 1))]
         learners = [self._learner(task, task.learn, task.judge, self.n_components_, seed) for seed in seeds]
-        self._train(learners, task.rows)
+        checkpoint = None
+        if checkpoint_dir is not None:
+            checkpoint = Checkpoint(checkpoint_dir, self._fingerprint(task, learners), resume)
+        self._train(learners, task.rows, checkpoint)
         learners = [learner for learner in learners if learner.failure is None]
         best = min(learners, key=lambda learner: learner.report.best_nll)
         report = best.report
@@ -340,7 +362,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         head.start_from(starting_mixture(own.points, k, head.family, own.weight, seed, head.atoms))
         return Learner(network, learn, judge, generator)
 
-    def _train(self, learners: Sequence[Learner], rows: Rows) -> None:
+    def _fingerprint(self, task: _Task, learners: Sequence[Learner]) -> str:
+        """Of all that decides how training goes, but for where it ends."""
+        settings = sorted((name, repr(value)) for name, value in self.get_params().items() if name not in _NO_MATTER)
+        rows = task.rows
+        tensors = [rows.x, rows.y, rows.weight, *([] if rows.upper is None else [rows.upper]), learners[0].learn]
+        return fingerprint([*tensors, *(p for learner in learners for p in learner.network.parameters())], settings)
+
+    def _train(self, learners: Sequence[Learner], rows: Rows, checkpoint: Checkpoint | None = None) -> None:
         n_learn = len(learners[0].learn)
         judged = self._units.log_scale(rows.take(learners[0].judge))
         console = Console(stderr=True)
@@ -362,6 +391,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 weight_decay=float(self.weight_decay),
                 patience=int(self.patience),
                 revives=bool(self.revive),
+                checkpoint=checkpoint,
                 on_epoch=None if hidden else show,
             )
 

@@ -12,9 +12,9 @@ from matplotlib.patches import Ellipse
 from numpy.typing import ArrayLike
 
 from .errors import MixturaError
+from .learner import FitReport
 from .mixture import Mixture
 from .selection import Selection
-from .training import FitReport
 
 if TYPE_CHECKING:
     from .estimator import MDNRegressor

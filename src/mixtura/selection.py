@@ -13,10 +13,10 @@ from sklearn.model_selection import KFold, train_test_split
 from torch import Tensor, nn
 
 from .errors import MixturaError
+from .learner import Learner
 from .mixture import Mixture
 from .nets import MDN
 from .rows import Rows
-from .training import Learner
 
 Criterion = Literal["cv", "bic", "heldout"]
 _N_FOLDS, _SHARE_TO_STOP = 5, 0.125
