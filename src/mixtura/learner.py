@@ -202,7 +202,9 @@ class Learner:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """All that training goes on from: what JSON can hold, and tensors."""
-        trial = None if self.trial is None else (self.trial.end, self.trial.nll, self.trial.n_components)
+        trial = None
+        if self.trial is not None:
+            trial = {"end": self.trial.end, "nll": self.trial.nll, "n_components": self.trial.n_components}
         failure = None
         if self.failure is not None:
             failure = {name: getattr(self.failure, name) for name in ("code", "got", "expected", "fix")}
@@ -225,7 +227,7 @@ class Learner:
             tensor.copy_(value)
         self.best = parts("best")
         self.report = FitReport(**state["report"])
-        self.trial = None if state["trial"] is None else _Trial(*state["trial"], parts("before"))
+        self.trial = None if state["trial"] is None else _Trial(**state["trial"], weights=parts("before"))
         self.failure = None if state["failure"] is None else MixturaError(**state["failure"])
         self.generator.set_state(tensors["generator"])
         for name in _COURSE:
