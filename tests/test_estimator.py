@@ -559,3 +559,24 @@ def test_pooled_restarts_answer_with_all_components_and_come_back_from_disk(atom
         assert model.score_samples(X[:1], [0.3])[0] < 0  # the log of a probability
     model.save(tmp_path / "model")
     assert np.array_equal(load(tmp_path / "model").score_samples(X, y), model.score_samples(X, y))
+
+
+def test_partial_fit_goes_on_from_what_is_known():
+    X, y = datasets.make_inverse_sine(900)
+    settings = {"n_components": 3, "hidden_layer_sizes": (16,), "random_state": 0}
+    first = MDNRegressor(**settings, max_epochs=60).partial_fit(X[:100], y[:100])
+    before = first.score_samples(X[450:], y[450:]).mean()
+    mean = first.y_scaler_.mean_.copy()
+    second = clone(first).fit(X[:100], y[:100])
+    assert np.array_equal(first.predict(X), second.predict(X))
+    unconditional = first.fit_report_.start_nll
+    first.partial_fit(X[100:], y[100:])
+    assert np.array_equal(first.y_scaler_.mean_, mean)
+    assert first.fit_report_.best_nll < first.fit_report_.start_nll < unconditional - 0.3
+    after = first.score_samples(X[450:], y[450:]).mean()
+    assert after > before
+    with pytest.raises(MixturaError, match="E-features"):
+        first.partial_fit(np.c_[X, X], y)
+    assert first.score_samples(X[450:], y[450:]).mean() == after
+    once = MDNRegressor(**settings, max_epochs=1, pool_restarts=True, n_restarts=2).fit(X, y).partial_fit(X, y)
+    assert len(once.networks_) == 2

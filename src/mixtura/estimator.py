@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -241,10 +243,43 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             With a code that says which input does not fit, and how to mend it (docs/errors.md). A model
             that was fitted before stays as it was.
         """
+        with self._whole_or_not_at_all():
+            return self._fit(X, y, sample_weight, eval_set, checkpoint_dir, resume)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> MDNRegressor:
+        """Go on learning from new rows: the networks start from what they know; the first call is `fit`.
+
+        How features and target are standardised, the family, the atoms and the number of components stay. A share of
+        the new rows is held out, as in `fit`: the model is never worse on these than before. What it knew of older rows
+        may fade; to keep it, give some of them again.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`, with the columns that it saw.
+
+        Raises
+        ------
+        MixturaError
+            As `fit` does. The model stays as it was.
+        """
+        if not hasattr(self, "networks_"):
+            return self.fit(X, y, sample_weight)
+        with self._whole_or_not_at_all():
+            task = self._prepare(X, y, sample_weight, None, reset=False)
+            learners = []
+            for network in self.networks_:
+                generator = torch.Generator().manual_seed(int(task.random.randint(2**31 - 1)))
+                learners.append(Learner(copy.deepcopy(network).float(), task.learn, task.judge, generator))
+            return self._finish(task, learners)
+
+    @contextmanager
+    def _whole_or_not_at_all(self) -> Iterator[None]:
+        """A model whose fit fails stays as it was."""
         before = dict(self.__dict__)
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                return self._fit(X, y, sample_weight, eval_set, checkpoint_dir, resume)
+                yield
         except BaseException:
             self.__dict__ = before
             raise
@@ -265,6 +300,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         checkpoint = None
         if checkpoint_dir is not None:
             checkpoint = Checkpoint(checkpoint_dir, self._fingerprint(task, learners), resume)
+        return self._finish(task, learners, checkpoint)
+
+    def _finish(self, task: _Task, learners: list[Learner], checkpoint: Checkpoint | None = None) -> MDNRegressor:
+        """Train, and keep the best, or all."""
         self._train(learners, task.rows, checkpoint)
         learners = [learner for learner in learners if learner.failure is None]
         best = min(learners, key=lambda learner: learner.report.best_nll)
@@ -278,11 +317,18 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.fit_report_ = report
         return self
 
-    def _prepare(self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: tuple[Any, Any] | None) -> _Task:
-        """Check everything, standardise features and target, and hold rows out."""
+    def _prepare(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        eval_set: tuple[Any, Any] | None,
+        reset: bool = True,
+    ) -> _Task:
+        """Check everything, standardise features and target (as before, unless `reset`), and hold rows out."""
         self._check_parameters()
-        X = self._check_features(X, reset=True)
-        target = self._check_target(y, reset=True)
+        X = self._check_features(X, reset=reset)
+        target = self._check_target(y, reset=reset)
         with coded("E-input-length", "as many rows in X, y and sample_weight"):
             check_consistent_length(X, target)
         with coded("E-sample-weight", "one weight >= 0 for each row"):
@@ -298,12 +344,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
         random = _fresh(self.random_state)
         seed = int(random.randint(2**31 - 1))
-        self.family_ = get_family(self.family, self._event_size, self.covariance_type)
-        self.atoms_ = self._find_atoms(target, weight)
+        if reset:
+            self.family_ = get_family(self.family, self._event_size, self.covariance_type)
+            self.atoms_ = self._find_atoms(target, weight)
         check_support(self.family_, target, self.atoms_)
-        self.encoder_ = TableEncoder().fit(X, weight)
-        self.y_scaler_ = fit_target_scaler(target.points, weight, target.names, self.family_)
-        self._warn_of_repeats(target, weight)
+        if reset:
+            self.encoder_ = TableEncoder().fit(X, weight)
+            self.y_scaler_ = fit_target_scaler(target.points, weight, target.names, self.family_)
+            self._warn_of_repeats(target, weight)
         told = []
         if len(self.atoms_):
             told.append(f"atoms, with their shares of the rows: {_shares(self.atoms_, target, weight)}")
