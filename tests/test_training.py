@@ -10,7 +10,18 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from mixtura import MDN, MLP, FitReport, MixturaError, MixturaWarning, Mixture, MixtureHead, get_family, nll
+from mixtura import (
+    MDN,
+    MLP,
+    FitReport,
+    MDNRegressor,
+    MixturaError,
+    MixturaWarning,
+    Mixture,
+    MixtureHead,
+    get_family,
+    nll,
+)
 from mixtura.adamw import AdamW, clip
 from mixtura.learner import Learner
 from mixtura.nets import linear
@@ -487,3 +498,35 @@ def test_a_revival_that_does_not_help_is_undone():
     train([learner], Rows(x, y, torch.ones(600)), **{**SETTINGS, "max_epochs": 40, "patience": 40})
     assert learner.report.best_nll <= learner.report.start_nll + 1e-6
     assert learner.n_failed_trials <= 2
+
+
+def test_noise_is_drawn_by_each_learner_and_only_where_it_is_asked_for():
+    reports = {}
+    for x_noise, y_noise in ((0.0, 0.0), (0.2, 0.0), (0.0, 0.2)):
+        pairs = []
+        for seeds in ((0, 1), (1,)):
+            learners = [
+                Learner(make_network(seed=s).double(), torch.arange(40 + 5 * s), None, torch.Generator().manual_seed(s))
+                for s in seeds
+            ]
+            rows = make_rows()
+            rows = Rows(rows.x.double(), rows.y.double(), rows.weight.double())
+            train(learners, rows, **{**SETTINGS, "max_epochs": 5}, x_noise=x_noise, y_noise=y_noise)
+            pairs.append(learners[-1].report.valid_nll)
+        np.testing.assert_allclose(*pairs, rtol=1e-7)  # beside another, and alone
+        reports[x_noise, y_noise] = pairs[0]
+    assert len({tuple(course) for course in reports.values()}) == 3
+
+
+def test_censored_atomic_and_bounded_targets_get_no_noise_in_y(monkeypatch):
+    seen = []
+    monkeypatch.setattr("mixtura.estimator.train", lambda *_, **k: seen.append((k["x_noise"], k["y_noise"])) or 1 / 0)
+    x = np.linspace(0, 1, 50)[:, None]
+    y = np.where(x[:, 0] < 0.3, 0, x[:, 0])
+    for settings in ({}, {"atoms": [0.0]}, {"noise": 0.3}, {"noise": 0}):
+        with pytest.raises(ZeroDivisionError):
+            MDNRegressor(**settings).fit(x, x[:, 0] if "atoms" not in settings else y)
+    with pytest.raises(ZeroDivisionError):
+        MDNRegressor(family="gamma").fit(x, 1 + x[:, 0])
+    usual = min(0.2, 8 / 44)
+    assert seen == [(usual, usual), (usual, 0), (0.3, 0.3), (0, 0), (usual, 0)]

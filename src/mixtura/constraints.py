@@ -66,6 +66,7 @@ CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "n_restarts": (is_int(1), "an integer >= 1"),
     "pool_restarts": (_is_bool, "True or False"),
     "revive": (_is_bool, "True or False"),
+    "noise": (lambda value: value is None or is_real(0, np.inf)(value), "None or a finite number >= 0"),
     "random_state": (is_seed, "None, an integer >= 0 and < 2**32, or a RandomState"),
     "verbose": (_is_bool, "True or False"),
 }

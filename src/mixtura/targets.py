@@ -117,7 +117,8 @@ def _as_intervals(y: Any) -> Target:
         got = f"intervals without a finite end ({int(is_open.sum())} of {len(lower)})"
         raise MixturaError("E-target-infinite", got, "at least one finite end", "drop these rows")
     name = getattr(y, "name", None)
-    return Target(lower, upper, None if name is None else [str(name)], ())
+    is_known = bool((lower == upper).all())
+    return Target(lower, None if is_known else upper, None if name is None else [str(name)], ())
 
 
 def find_atoms(target: Target, sample_weight: NDArray[np.float64]) -> list[float]:

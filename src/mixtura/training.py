@@ -99,6 +99,8 @@ def train(
     weight_decay: float,
     patience: int,
     revives: bool = True,
+    x_noise: float = 0.0,
+    y_noise: float = 0.0,
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[], None] | None = None,
 ) -> None:
@@ -123,6 +125,8 @@ def train(
         Epochs without a better held-out NLL before the end; the rate falls to a third at half of it.
     revives
         Whether dead components are started anew every few epochs.
+    x_noise, y_noise
+        Standard deviations of normal noise that is added to features and targets, anew in every batch.
     checkpoint
         Where the state is kept, and what there is of one is gone on from: the weights at the end are to the bit those
         of a training that was never stopped.
@@ -157,7 +161,7 @@ def train(
         torch.set_num_threads(1)
     try:
         for epoch in range(first_epoch, 0 if all(learner.is_done for learner in learners) else max_epochs):
-            train_nlls = _learn(stack, optimizer, running, rows, batch_size, epoch)
+            train_nlls = _learn(stack, optimizer, running, rows, batch_size, epoch, x_noise, y_noise)
             with optimizer.averaged():
                 nlls = zip(train_nlls, _judge(stack, running, rows), strict=True)
                 diverged = [one.conclude(epoch, *nll, patience) for one, nll in zip(running, nlls, strict=True)]
@@ -213,7 +217,14 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _learn(
-    stack: Stack, optimizer: AdamW, learners: Sequence[Learner], rows: Rows, batch_size: int, epoch: int
+    stack: Stack,
+    optimizer: AdamW,
+    learners: Sequence[Learner],
+    rows: Rows,
+    batch_size: int,
+    epoch: int,
+    x_noise: float,
+    y_noise: float,
 ) -> list[float]:
     """One pass over the rows; returns the mean NLL over its steps, of each learner."""
     stack.train()
@@ -225,7 +236,10 @@ def _learn(
         index, weight, n_rows, may_retry = batches.popleft()
         kept = [] if stack.is_joint else [[buffer.clone() for buffer in one.network.buffers()] for one in learners]
         # The sum of weighted losses over the count: a batch of light rows steps less than one of heavy rows.
-        loss, gradient = stack.loss_and_gradient(rows.take(index, weight / n_rows[:, None]))
+        some = rows.take(index, weight / n_rows[:, None])
+        if x_noise or y_noise:
+            some = _noisy(some, learners, n_rows.tolist(), x_noise, y_noise)
+        loss, gradient = stack.loss_and_gradient(some)
         norm = torch.linalg.vector_norm(gradient, dim=1)
         clip(gradient, norm[:, None])
         moves = (loss + norm).isfinite()  # NaN, 0 / 0, where there are no rows
@@ -253,6 +267,16 @@ def _learn(
             batches.append((index, weight * (left > 0)[:, None], left, False))
         rate = _rates(learners)
     return (total / n_taken).tolist()
+
+
+def _noisy(some: Rows, learners: Sequence[Learner], n_rows: Sequence[int], x_noise: float, y_noise: float) -> Rows:
+    """Rows with noise; each learner draws as many numbers as it would alone."""
+    x, y = some.x.clone(), some.y.clone()
+    for e, (learner, n) in enumerate(zip(learners, n_rows, strict=True)):
+        for values, scale in ((x[e, :n], x_noise), (y[e, :n], y_noise)):
+            if n and scale:
+                values += scale * torch.randn(values.shape, generator=learner.generator, dtype=values.dtype)
+    return Rows(x, y, some.weight, some.upper)
 
 
 def _rates(learners: Sequence[Learner]) -> Float[Tensor, "E 1"]:
