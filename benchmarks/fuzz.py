@@ -298,6 +298,10 @@ def make_configuration(seed: int) -> Configuration:
         y = censor(rng, y.astype(np.float64))
     eval_rows = max(1, n // 3) if chance(rng, 0.12) else 0
     traits["eval_rows"] = eval_rows
+    if chance(rng, 0.2):
+        parameters |= {"n_restarts": int(rng.integers(2, 4)), "pool_restarts": chance(rng, 0.5)}
+    if chance(rng, 0.2):
+        parameters |= {"noise": float(pick(rng, 0.0, 0.1, 1.0)), "revive": chance(rng, 0.5)}
     return Configuration(seed, MDNRegressor(random_state=seed, **parameters), X, y, weight, eval_rows, traits)
 
 
