@@ -530,3 +530,21 @@ def test_censored_atomic_and_bounded_targets_get_no_noise_in_y(monkeypatch):
         MDNRegressor(family="gamma").fit(x, 1 + x[:, 0])
     usual = min(0.2, 8 / 44)
     assert seen == [(usual, usual), (usual, 0), (0.3, 0.3), (0, 0), (usual, 0)]
+
+
+def test_the_likelihood_has_no_bound_without_a_floor_and_one_with_it():
+    """A component on one training point: as its scale falls, the loss falls with it, whatever the other points say."""
+    y = torch.linspace(-1, 1, 20)
+    rows, scales = Rows(torch.zeros(20, 1), y, torch.ones(20)), [1e-2, 1e-4, 1e-6, 1e-8]
+    losses = {}
+    for floor in (0.0, 1e-3):
+        losses[floor] = []
+        for scale in scales:
+            network = MDN(MLP(1, (4,)), MixtureHead(4, 2, scale_floor=floor))
+            start = Normal(torch.stack([torch.zeros(()), y[0]]), torch.tensor([1.0, scale]))
+            network.head.start_from(Mixture(torch.tensor([0.95, 0.05]).log(), start), gain=0)
+            losses[floor].append(evaluate_nll(network, rows))
+    falls = -np.diff(losses[0.0])
+    np.testing.assert_allclose(falls, math.log(100) / 20, rtol=0.05)
+    assert min(losses[1e-3]) == pytest.approx(losses[1e-3][1], abs=0.01)
+    assert min(losses[1e-3]) > losses[0.0][1]

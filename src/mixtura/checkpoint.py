@@ -74,8 +74,13 @@ class Checkpoint:
         got, expected = f"{self._path} of other data or settings", "the data, settings and integer random_state it had"
         raise MixturaError("E-checkpoint-mismatch", got, expected, "give those, or choose another folder")
 
-    def write(self, state: dict[str, Any], tensors: dict[str, Tensor], is_due: bool = False) -> None:
-        """Put a state in place of the one before, unless that was a moment ago.
+    @property
+    def is_due(self) -> bool:
+        """Whether writing once more keeps to its share of the time."""
+        return time.perf_counter() - self._last >= self._took / _MOST_TIME
+
+    def write(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Put a state in place of the one before.
 
         The first raises where it can't be written, before any work is lost; others warn once, and training goes on.
 
@@ -83,12 +88,8 @@ class Checkpoint:
         ----------
         state
             What JSON can hold, NaN and infinities included.
-        is_due
-            Write it in any case.
         """
         start = time.perf_counter()
-        if not is_due and start - self._last < self._took / _MOST_TIME:
-            return
         text = json.dumps({**state, "fingerprint": self._fingerprint})
         beside = self._path.with_suffix(".new")
         try:

@@ -185,11 +185,10 @@ def train(
     except KeyboardInterrupt:
         for learner in running:
             n_epochs = learner.report.n_epochs
+            del learner.report.train_nll[n_epochs:]
             learner.report.events.append(f"interrupted in epoch {n_epochs}; the best weights so far are kept")
-        got, fix = (
-            f"an interrupt in epoch {running[0].report.n_epochs}",
-            "fit again for more; the model is usable as it is",
-        )
+        got = f"an interrupt in epoch {running[0].report.n_epochs}"
+        fix = "fit again for more; the model is usable as it is"
         warnings.warn(MixturaWarning("W-interrupted", got, f"up to {max_epochs} epochs", fix), stacklevel=2)
     finally:
         torch.set_num_threads(n_threads)
@@ -203,13 +202,13 @@ def train(
 def _write(
     checkpoint: Checkpoint | None, epoch: int, learners: Sequence[Learner], optimizer: AdamW, is_due: bool = False
 ) -> None:
-    if checkpoint is None:
+    if checkpoint is None or not (is_due or checkpoint.is_due):
         return
     states = [learner.state() for learner in learners]
     tensors = {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
     for e, (_, parts) in enumerate(states):
         tensors |= {f"learner.{e}.{name}": tensor for name, tensor in parts.items()}
-    checkpoint.write({"epoch": epoch, "learners": [state for state, _ in states]}, tensors, is_due)
+    checkpoint.write({"epoch": epoch, "learners": [state for state, _ in states]}, tensors)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
