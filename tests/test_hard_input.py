@@ -20,6 +20,7 @@ from torch.distributions import (
 
 from mixtura import (
     MDN,
+    MLP,
     MDNRegressor,
     MixturaError,
     Mixture,
@@ -29,11 +30,18 @@ from mixtura import (
     dss,
     energy_score,
     hdr_level,
+    load,
     pool,
     rosenblatt,
+    select_components,
+    training,
     variogram_score,
 )
 from mixtura.families import MultivariateStudentT, Product, ScaledBeta, get_family
+from mixtura.families.normal import NormalFamily
+from mixtura.revival import revive
+from mixtura.rows import Rows
+from mixtura.targets import as_target, smallest_scales
 
 F64, INF = torch.float64, math.inf
 
@@ -343,3 +351,149 @@ def test_censored_counts_are_learned(family):
     y = pd.arrays.IntervalArray.from_arrays(count, np.where(count > 5, INF, count), closed="both")
     model = MDNRegressor(2, family=family, max_epochs=4, random_state=0).fit(X, y)
     assert not model.fit_report_.n_skipped_steps
+
+
+# Found by fresh eyes in training and selection -----------------------------------------------------------------
+
+TINY = {"hidden_layer_sizes": (6,), "max_epochs": 8, "random_state": 0}
+
+
+def table(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 3))
+    return X, X[:, 0] + rng.normal(size=n)
+
+
+@pytest.mark.parametrize("family", ["poisson", "negative_binomial"])
+def test_a_count_that_is_known_by_an_interval_with_a_broken_middle_is_learned(family):
+    X, _ = table()
+    counts = np.random.default_rng(1).poisson(3, 60).astype(float)
+    upper = counts + np.r_[1, np.zeros(59)]
+    y = pd.arrays.IntervalArray.from_arrays(counts, upper, closed="both")
+    assert np.isfinite(MDNRegressor(2, family=family, **TINY).fit(X, y).fit_report_.best_nll)
+
+
+def test_a_finished_training_of_which_all_ended_at_once_is_gone_on_with(tmp_path):
+    X, y = table()
+    model = MDNRegressor(2, n_restarts=2, learning_rate=1e-12, patience=2, revive=False, **TINY)
+    first = model.fit(X, y, checkpoint_dir=tmp_path).predict(X)
+    assert np.array_equal(model.fit(X, y, checkpoint_dir=tmp_path, resume=True).predict(X), first)
+
+
+def test_a_loaded_model_goes_on_learning_as_the_one_in_memory(tmp_path):
+    X, y = table(200)
+    y[::2] = 0.001 * y[::2]
+    model = MDNRegressor(3, scale_floor=1e-4, **TINY).fit(X, y)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert np.array_equal(model.partial_fit(X, 1 - y).predict(X), again.partial_fit(X, 1 - y).predict(X))
+
+
+def test_targets_that_run_backwards_are_targets():
+    X, y = table()
+    model = MDNRegressor(2, **TINY).fit(X, y[::-1], eval_set=(X[::-1], y[::-1]))
+    assert np.array_equal(model.score_samples(X, y[::-1]), model.score_samples(X, y[::-1].copy()))
+    Y = pd.DataFrame({"a": y, "b": y**2})[["b", "a"]]
+    joint = MDNRegressor(2, **TINY).fit(X, Y)
+    assert np.isfinite(joint.score_samples(X, Y)).all()
+    with pytest.raises(MixturaError, match=r"E-target-shape.*in the order of fit"):
+        joint.score_samples(X, Y[["a", "b"]])
+
+
+def test_no_component_is_revived_on_an_atom_or_on_rows_without_weight():
+    g = torch.Generator().manual_seed(0)
+    y = torch.cat([torch.randn(100, generator=g), torch.full((20,), 5.0), torch.full((20,), 40.0)])
+    weight = torch.cat([torch.ones(120), torch.full((20,), 1e-6)])
+    network = MDN(MLP(1, (4,), g), MixtureHead(4, 3, atoms=torch.tensor([5.0]), generator=g))
+    rows = Rows(torch.zeros(140, 1), y, weight)
+    revive(network, torch.tensor([True, True, False]), rows, g)
+    loc = network(rows.x[:1]).components.loc[0, :2]
+    assert (loc.abs() < 4).all()
+
+
+def test_intervals_bring_no_scale_floor_and_a_floor_stays_below_the_spread():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (400, 1))
+    binned = pd.cut(2 * x[:, 0] + 0.1 * rng.normal(size=400), [-4, -2, 0, 2, 4])
+    assert not any("distinct" in event for event in MDNRegressor(2, **TINY).fit(x, binned).fit_report_.events)
+    rare = (rng.random(400) < 0.02).astype(float)
+    for y, factor in ((rare, 0.3), (np.round(rng.normal(size=400)), 1 / np.sqrt(12) / 1.04)):
+        floors, told = smallest_scales(NormalFamily(), as_target(y), np.array([y.std()]))
+        assert floors[0] == pytest.approx(factor * y.std(), rel=0.1)
+        assert told
+    repeated = np.repeat(rng.normal(size=100), 4)
+    assert smallest_scales(NormalFamily(), as_target(repeated), np.array([1.0]))[1] == []
+
+
+def test_rows_of_no_weight_do_not_choose_the_number_of_components():
+    rng = np.random.default_rng(0)
+    X, y = rng.uniform(-1, 1, (320, 1)), rng.choice([-1, 1], 320) + 0.1 * rng.normal(size=320)
+    y[300:] = rng.choice([-30, 30], 20)
+    weight = np.r_[np.ones(300), np.full(20, 1e-9)]
+    settings = MDNRegressor(hidden_layer_sizes=(16,), max_epochs=30, random_state=0)
+    found = select_components(X, y, [1, 2, 3], estimator=settings, sample_weight=weight)
+    assert found.n_components == 2
+    assert found.table["standard_error"].max() < 1
+
+
+def test_ctrl_c_ends_the_choice_of_a_number_of_components(monkeypatch):
+    calls = []
+
+    def interrupted(*_) -> None:
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        MDNRegressor("auto", **TINY).fit(*table())
+    assert len(calls) == 1
+
+
+def test_a_choice_is_kept_with_the_checkpoint_and_its_folder_is_tried_first(tmp_path, monkeypatch):
+    X, y = table()
+    model = MDNRegressor("auto", **TINY).fit(X, y, checkpoint_dir=tmp_path / "good")
+    monkeypatch.setattr("mixtura.estimator.select", None)
+    again = MDNRegressor("auto", **TINY).fit(X, y, checkpoint_dir=tmp_path / "good", resume=True)
+    assert again.n_components_ == model.n_components_
+    assert again.fit_report_.events == model.fit_report_.events
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "x", "a\0b", 5):
+        with pytest.raises(MixturaError, match="E-checkpoint-write"):
+            MDNRegressor("auto", **TINY).fit(X, y, checkpoint_dir=folder)
+    with pytest.raises(MixturaError, match="E-parameter"):
+        MDNRegressor(2, **TINY).fit(X, y, resume=True)
+
+
+def test_auto_leaves_out_what_the_weight_floor_does_not_allow():
+    model = MDNRegressor("auto", weight_floor=0.12, **TINY).fit(*table())
+    assert list(model.selection_.table.index) == [1, 2, 3, 4, 5, 6, 8]
+    model.set_params(n_components=2).fit(*table())
+    assert not hasattr(model, "selection_")
+
+
+def test_selected_likelihoods_are_those_of_a_fit_with_atoms_too():
+    X, y = table(300)
+    y = np.where(y < -0.5, 0.0, 1000 * (3 + y))
+    settings = {"atoms": [0.0], **TINY}
+    found = select_components(X, y, [1, 2], "heldout", estimator=MDNRegressor(**settings))
+    assert found.table["nll"][2] == pytest.approx(MDNRegressor(2, **settings).fit(X, y).fit_report_.best_nll, abs=1e-4)
+
+
+@pytest.mark.parametrize("layers", [(1,), ()])
+def test_bic_of_a_single_feature(layers):
+    X, y = table(200)
+    settings = MDNRegressor(**{**TINY, "hidden_layer_sizes": layers})
+    assert np.isfinite(select_components(X[:, :1], y, [1, 2], "bic", estimator=settings).table["bic"]).all()
+
+
+@pytest.mark.parametrize("candidates", [3, None, [1, "a"], [[1, 2], [3]], "12"])
+def test_candidates_that_are_none_are_refused(candidates):
+    with pytest.raises(MixturaError, match="E-parameter"):
+        select_components(*table(), candidates)
+
+
+def test_what_is_saved_is_what_was_fitted(tmp_path):
+    X, y = table()
+    model = MDNRegressor(2, **TINY).fit(X, y)
+    model.set_params(n_components=5, hidden_layer_sizes=(3, 3)).save(tmp_path / "model")
+    assert np.array_equal(load(tmp_path / "model").predict(X), model.predict(X))

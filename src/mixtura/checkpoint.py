@@ -31,48 +31,64 @@ class Checkpoint:
     ----------
     folder
         Made where it is not there.
-    fingerprint
-        Of data and settings: what was trained on others can't be gone on with.
     resume
         Whether to go on from what is there, if anything is.
 
     Raises
     ------
     MixturaError
-        ``E-checkpoint-exists`` where there is one and `resume` is false, ``E-checkpoint-mismatch`` for one of other
-        data or settings, ``E-checkpoint-corrupt`` for a file that is none, ``E-checkpoint-write`` for a folder that
-        can't be written.
+        ``E-checkpoint-exists`` where there is one and `resume` is false, ``E-checkpoint-corrupt`` for a file that is
+        none, ``E-checkpoint-write`` for a folder that can't be written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], fingerprint: str, resume: bool):
-        self._path, self._fingerprint = Path(folder) / _FILE, fingerprint
+    def __init__(self, folder: str | os.PathLike[str], resume: bool):
         self._last = self._took = 0.0
         self._has_warned = False
         self.found: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         """The state to go on from."""
+        self.about: dict[str, Any] = {}
+        """What is kept beside the state of training, as JSON: of what it is, and what was decided before it began."""
         try:
+            self._path = Path(folder) / _FILE
             self._path.parent.mkdir(parents=True, exist_ok=True)
             exists = self._path.exists()
-        except OSError as error:
+            self._beside.touch()
+            self._beside.unlink()
+        except (OSError, TypeError, ValueError) as error:
             raise _unwritable(error) from error
         if exists and not resume:
             fix = "give resume=True to go on from it, choose another folder, or delete it"
             raise MixturaError("E-checkpoint-exists", f"{self._path}", "a folder without a checkpoint", fix)
         if exists:
             self.found = self._read()
+            self.about = self.found[0]["about"]
+
+    @property
+    def _beside(self) -> Path:
+        return self._path.with_suffix(".new")
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         try:
             with safe_open(self._path, "pt") as file:
                 state = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if state["fingerprint"] == self._fingerprint:
-                return state, tensors
+                state["about"]["fingerprint"]
+                return state, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
             fix = "delete it, and start anew"
             raise MixturaError("E-checkpoint-corrupt", f"{self._path} ({error})", "a checkpoint", fix) from error
-        got, expected = f"{self._path} of other data or settings", "the data, settings and integer random_state it had"
-        raise MixturaError("E-checkpoint-mismatch", got, expected, "give those, or choose another folder")
+
+    def bind(self, fingerprint: str) -> None:
+        """Say of which data and settings it is.
+
+        Raises
+        ------
+        MixturaError
+            ``E-checkpoint-mismatch`` where what was found is of others.
+        """
+        if self.about.setdefault("fingerprint", fingerprint) != fingerprint:
+            got = f"{self._path} of other data or settings"
+            expected = "the data, settings and integer random_state it had"
+            raise MixturaError("E-checkpoint-mismatch", got, expected, "give those, or choose another folder")
 
     @property
     def is_due(self) -> bool:
@@ -90,8 +106,7 @@ class Checkpoint:
             What JSON can hold, NaN and infinities included.
         """
         start = time.perf_counter()
-        text = json.dumps({**state, "fingerprint": self._fingerprint})
-        beside = self._path.with_suffix(".new")
+        text, beside = json.dumps({**state, "about": self.about}), self._beside
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, {"state": text})
             with beside.open("rb+") as file:

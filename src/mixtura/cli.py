@@ -114,7 +114,7 @@ def fit(
         if "Unnamed: 0" in X:
             _err.print("note: column 'Unnamed: 0' has no name; if it counts rows, --drop 'Unnamed: 0'", style="yellow")
         model = MDNRegressor(
-            int(n_components) if n_components.isdecimal() else n_components,
+            int(n_components) if n_components.removeprefix("-").isdecimal() else n_components,
             family=family,
             covariance_type="full" if family in ("normal", "student_t") else "diag",
             atoms=_atoms(atoms),

@@ -27,7 +27,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
     validate_data,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checkpoint import Checkpoint, fingerprint
 from .constraints import CONSTRAINTS, is_int, is_real, is_seed
@@ -55,8 +55,8 @@ from .training import starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
 _ENOUGH_ROWS = 800
-_NO_MATTER = {"max_epochs", "verbose", "random_state", "pool_restarts"}
-"""Parameters that may change when training is gone on with; of the seed, what it led to counts."""
+_NO_MATTER = {"max_epochs", "verbose", "random_state", "pool_restarts", "hidden_layer_sizes", "n_components"}
+"""Parameters that may change when training is gone on with, or whose effect is what counts: the first weights."""
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10)
 """Numbers of components to choose from, where nobody says which."""
 
@@ -91,7 +91,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     ----------
     n_components
         Components of the mixture. A few more than the modes you expect; they are not modes. ``"auto"`` chooses by
-        cross-validation, with about ten times the work: see `select_components`.
+        cross-validation, with ten to thirty times the work: see `select_components`.
     family
         Law of a component: ``"normal"``, ``"student_t"``, ``"laplace"``, ``"asymmetric_laplace"``, ``"logistic"``; for
         positive numbers ``"lognormal"`` and ``"gamma"``; between bounds ``"beta"`` and ``"truncated_normal"``; for
@@ -141,7 +141,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     Attributes
     ----------
     n_components_
-        How many components a network has; with ``"auto"`` there is a `selection_`, too, which shows why.
+        How many components a network has; with ``"auto"`` there is a `selection_`, too, which shows why (not on disk).
     networks_
         From encoded features to a Mixture of the standardised target: one `MDN`, or those that are pooled; float64.
     fit_report_
@@ -286,7 +286,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             learners = []
             for network in self.networks_:
                 generator = torch.Generator().manual_seed(int(task.random.randint(2**31 - 1)))
-                learners.append(Learner(copy.deepcopy(network).float(), task.learn, task.judge, generator))
+                network = copy.deepcopy(network).float()
+                with torch.no_grad():
+                    outputs = network.head.linear(network.backbone(task.rows.x[task.learn]))
+                    network.head.set_units(network.head.split(outputs.median(0).values)[1])
+                learners.append(Learner(network, task.learn, task.judge, generator))
             return self._finish(task, learners)
 
     @contextmanager
@@ -309,18 +313,23 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         checkpoint_dir: str | os.PathLike[str] | None,
         resume: bool,
     ) -> MDNRegressor:
+        if resume and checkpoint_dir is None:
+            raise MixturaError("E-parameter", "resume=True", "a checkpoint_dir to resume from", "say where it is")
+        checkpoint = None if checkpoint_dir is None else Checkpoint(checkpoint_dir, resume)
         task = self._prepare(X, y, sample_weight, eval_set)
-        self.n_components_ = self._choose(task)
+        self._choose(task, {} if checkpoint is None else checkpoint.about)
         seeds = [task.seed, *(int(task.random.randint(2**31 - 1)) for _ in range(int(self.n_restarts) - 1))]
         learners = [self._learner(task, task.learn, task.judge, self.n_components_, seed) for seed in seeds]
-        checkpoint = None
-        if checkpoint_dir is not None:
-            checkpoint = Checkpoint(checkpoint_dir, self._fingerprint(task, learners), resume)
+        if checkpoint is not None:
+            checkpoint.bind(self._fingerprint(task, learners))
         return self._finish(task, learners, checkpoint)
 
     def _finish(self, task: _Task, learners: list[Learner], checkpoint: Checkpoint | None = None) -> MDNRegressor:
         """Train, and keep the best, or all."""
         self._train(learners, task.rows, checkpoint)
+        n_failed = sum(learner.failure is not None for learner in learners)
+        if n_failed:
+            task.told.append(f"{n_failed} of {len(learners)} restarts diverged and were left out")
         learners = [learner for learner in learners if learner.failure is None]
         best = min(learners, key=lambda learner: learner.report.best_nll)
         report = best.report
@@ -329,7 +338,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         report.move(*(self._units.log_scale(task.rows.take(part)) for part in (best.learn, best.judge)))
         report.events[:0] = task.told
         # In float64 from here on: a row alone gets what it gets in a batch.
-        self.networks_ = [learner.network.double() for learner in (learners if self.pool_restarts else [best])]
+        kept = learners if self.pool_restarts else [best]
+        self.networks_: list[MDN] = [learner.network.double() for learner in kept]  # pyright: ignore
         self.fit_report_ = report
         return self
 
@@ -387,19 +397,21 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             learn, judge = (torch.as_tensor(part) for part in parts)
         return _Task(rows, learn, judge, floor, told, seed, random)
 
-    def _choose(self, task: _Task) -> int:
-        """The number of components: as it was given, or by cross-validation."""
+    def _choose(self, task: _Task, about: dict[str, Any]) -> None:
+        """The number of components: as it was given, as it was chosen before a crash, or by cross-validation."""
+        self.__dict__.pop("selection_", None)
         if not isinstance(self.n_components, str):
-            return int(self.n_components)
-        self.selection_ = self._select(task, CANDIDATES, "cv")
-        task.told.append(self.selection_.summary)
-        return self.selection_.n_components
+            self.n_components_ = int(self.n_components)
+            return
+        if "choice" not in about:
+            most = 1 / self.weight_floor if self.weight_floor else np.inf
+            candidates = [k for k in CANDIDATES if k + len(self.atoms_) < most]
+            self.selection_ = self._select(task, candidates or [1], "cv")
+            about["choice"] = self.selection_.n_components, self.selection_.summary
+        self.n_components_, summary = about["choice"]
+        task.told.append(summary)
 
     def _select(self, task: _Task, candidates: Sequence[int], criterion: Criterion) -> Selection:
-        if task.judge is None:
-            got, fix = f"{len(task.learn)} rows, none held out", "gather more data, or raise validation_fraction"
-            raise MixturaError("E-too-few-rows", got, f"at least {_FEWEST_ROWS_TO_HOLD_OUT} rows to choose by", fix)
-
         def make(fit: Tensor, stop: Tensor, k: int) -> Learner:
             return self._learner(task, fit, stop, k, task.seed)
 
@@ -410,12 +422,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             candidates,
             criterion,
             make,
-            lambda learners: self._train(learners, task.rows),
+            lambda learners: self._train(learners, task.rows, catches_interrupt=False),
             np.random.RandomState(task.seed),
         )
+        judged = {"cv": slice(None), "heldout": task.judge, "bic": task.learn}[criterion]
         for column in ("nll", "bic"):
             if column in chosen.table:
-                chosen.table[column] += self._units.log_scale(task.rows)
+                chosen.table[column] += self._units.log_scale(task.rows.take(judged))
         return chosen
 
     def _learner(self, task: _Task, learn: Tensor, judge: Tensor | None, k: int, seed: int) -> Learner:
@@ -423,7 +436,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         generator = torch.Generator().manual_seed(seed)
         network = self._build_network(task.rows.x.shape[1], k, task.floor, generator)
         head, own = network.head, task.rows.take(learn)
-        head.start_from(starting_mixture(own.points, k, head.family, own.weight, seed, head.atoms))
+        head.start_from(starting_mixture(own.points(head.family), k, head.family, own.weight, seed, head.atoms))
         return Learner(network, learn, judge, generator)
 
     def _fingerprint(self, task: _Task, learners: Sequence[Learner]) -> str:
@@ -433,7 +446,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         tensors = [rows.x, rows.y, rows.weight, *([] if rows.upper is None else [rows.upper]), learners[0].learn]
         return fingerprint([*tensors, *(p for learner in learners for p in learner.network.parameters())], settings)
 
-    def _train(self, learners: Sequence[Learner], rows: Rows, checkpoint: Checkpoint | None = None) -> None:
+    def _train(
+        self,
+        learners: Sequence[Learner],
+        rows: Rows,
+        checkpoint: Checkpoint | None = None,
+        catches_interrupt: bool = True,
+    ) -> None:
         n_learn = len(learners[0].learn)
         judged = self._units.log_scale(rows.take(learners[0].judge))
         noise = _usual_noise(n_learn) if self.noise is None else float(self.noise)
@@ -461,6 +480,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 x_noise=noise,
                 y_noise=noise if may_move else 0.0,
                 checkpoint=checkpoint,
+                catches_interrupt=catches_interrupt,
                 on_epoch=None if hidden else show,
             )
 
@@ -499,6 +519,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             shapes = [f"({', '.join(map(str, ('n', *shape)))})" for shape in (target.row_shape, self._y_shape)]
             got, expected = f"y of shape {shapes[0]}", f"shape {shapes[1]}"
             raise MixturaError("E-target-shape", got, expected, "give the target that fit had")
+        elif target.names and self.target_names_ and len(target.names) > 1 and target.names != self.target_names_:
+            got, expected = f"columns {target.names}", f"{self.target_names_}"
+            raise MixturaError("E-target-shape", got, expected, "give the columns of the target in the order of fit")
         return target
 
     def _find_atoms(self, target: Target, weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -678,7 +701,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self._check_is_fitted()
         columns, arrays = self.encoder_.get_state()
         parameters = self.get_params()
-        parameters["hidden_layer_sizes"] = [int(size) for size in self.hidden_layer_sizes]
+        if parameters["n_components"] != "auto":
+            parameters["n_components"] = self.n_components_
+        layers = [layer for layer in self.networks_[0].backbone.modules() if isinstance(layer, nn.Linear)]
+        parameters["hidden_layer_sizes"] = [layer.out_features for layer in layers]
         if isinstance(self.random_state, np.random.RandomState):
             parameters["random_state"] = None  # a generator that has moved on is no setting
         if not isinstance(self.family, str):
@@ -810,12 +836,13 @@ def select_components(
         Numbers of components to try.
     criterion
         ``"cv"``: 5-fold cross-validation, the fewest components whose NLL is within one standard error of the best, by
-        the differences of rows (Breiman et al. 1984). ``"heldout"``: the same on the rows held out once, in a fifth of
-        the time, and less sure. ``"bic"``: NLL on the training rows + n_parameters log(n) / 2n (Schwarz 1978), a
+        the differences of rows (Breiman et al. 1984). ``"heldout"``: the same on the rows held out once, which also
+        decide when to stop: in a fifth of the time, and less sure.
+        ``"bic"``: NLL on the training rows + n_parameters log(n) / 2n (Schwarz 1978), a
         heuristic for a network, whose number of effective parameters is only estimated, and which is not at its maximum
         of likelihood; it misleads where rows are few or the network has been stopped early.
     estimator
-        All other settings; by default those of `MDNRegressor()`.
+        All other settings, but for `n_restarts`; by default those of `MDNRegressor()`.
 
     Returns
     -------
@@ -836,15 +863,18 @@ def select_components(
     >>> select_components(X, y, [1, 2, 3], estimator=small).n_components
     2
     """
+    if not isinstance(estimator, MDNRegressor | None):
+        fix = "give an MDNRegressor with the other settings"
+        raise MixturaError("E-parameter", f"estimator={estimator!r}", "an MDNRegressor", fix)
     model = clone(MDNRegressor() if estimator is None else estimator)
-    candidates = sorted(set(candidates))
+    candidates = list(candidates) if isinstance(candidates, Iterable) else []
     if not candidates or not all(map(is_int(1), candidates)):
         raise MixturaError("E-parameter", f"candidates={candidates!r}", "integers >= 1", "give numbers of components")
     if criterion not in get_args(Criterion):
         expected = ", ".join(map(repr, get_args(Criterion)))
         raise MixturaError("E-parameter", f"criterion={criterion!r}", expected, "choose one of them")
     with torch.inference_mode(False), torch.enable_grad():
-        return model._select(model._prepare(X, y, sample_weight, None), candidates, criterion)
+        return model._select(model._prepare(X, y, sample_weight, None), sorted(map(int, set(candidates))), criterion)
 
 
 def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:

@@ -17,7 +17,7 @@ _MAX_ROLLBACKS = 3
 _EPOCHS_OF_A_TRIAL, _MOST_FAILED_TRIALS = 5, 2
 _MOST_ROWS_TO_LOOK_AT = 5_000
 _COURSE = ("rate", "trust", "n_skipped_in_a_row", "n_rollbacks", "lowest_nll", "lowest_epoch", "last_drop")
-_COURSE += ("n_failed_trials", "is_done")
+_COURSE += ("n_failed_trials", "revived", "is_done")
 
 
 @dataclass
@@ -40,7 +40,7 @@ class FitReport:
     component_usage: list[float] = field(default_factory=list)
     """The share of the training rows that each component answers for."""
     n_revived_components: int = 0
-    """Dead components that were started anew and stayed, since the held-out NLL did not suffer."""
+    """Times that a dead component was started anew, stayed, since the held-out NLL did not suffer, and was kept."""
     restart_nlls: list[float] = field(default_factory=list)
     """Best held-out NLL of each restart; this report is of the lowest."""
     restart_active_components: list[int] = field(default_factory=list)
@@ -113,6 +113,7 @@ class Learner:
         self.lowest_nll, self.lowest_epoch, self.last_drop = math.inf, 0, 0
         self.trial: _Trial | None = None
         self.n_failed_trials = 0
+        self.revived: list[tuple[int, int]] = []  # when trials ended, and of how many components they were
         self._keep()
 
     def _state(self) -> list[Tensor]:
@@ -178,7 +179,7 @@ class Learner:
                 return False
             trial, self.trial = self.trial, None
             if nll <= trial.nll:
-                self.report.n_revived_components += trial.n_components
+                self.revived.append((trial.end, trial.n_components))
                 self.report.events.append(f"epoch {epoch}: {trial.n_components} dead components came back to life")
                 return False
             self.n_failed_trials += 1
@@ -237,6 +238,8 @@ class Learner:
         """After the last epoch."""
         self.go_back()
         self.network.eval()
+        in_time = [n for end, n in self.revived if end - _EPOCHS_OF_A_TRIAL < self.report.best_epoch]
+        self.report.n_revived_components = sum(in_time)
         if isinstance(self.network, MDN):
             self.report.component_usage = usage(self.network, rows.take(self.learn[:_MOST_ROWS_TO_LOOK_AT])).tolist()
         if self.report.best_epoch < 0:

@@ -183,6 +183,10 @@ class MixtureHead(nn.Module):
         weights = (mixture.weights - self.weight_floor).clamp(min=1e-6 / self.n_weights)
         self.linear.bias.copy_(torch.cat([weights.log(), raw.flatten()]))
         self.linear.weight.mul_(gain)
+        self.set_units(raw)
+
+    def set_units(self, raw: Float[Tensor, "k n_raw"]) -> None:
+        """Make steps of a component smaller where, by its raw parameters, it is narrow beside the others."""
         units = torch.cat([torch.ones(self.n_weights), self._units(raw).flatten()]).to(self.linear.bias)
         self.units = {self.linear.weight: units[:, None], self.linear.bias: units}
 

@@ -15,12 +15,17 @@ _WORST_SHARE, _FEWEST_WORST = 0.05, 10
 def responsibilities(network: MDN, rows: Rows) -> Float[Tensor, "n k"]:
     """Of each row, the probability that it came from each component, given its target; what is left is the atoms'."""
     mixture = network(rows.x)
-    log_prob = mixture.family.log_prob(mixture.components, rows.points.unsqueeze(1))
+    y = rows.points(network.head.family)
+    log_prob = mixture.family.log_prob(mixture.components, y.unsqueeze(1))
     log_joint = mixture.logits[..., : mixture.n_components] + log_prob
     if mixture.atoms is None:
         return log_joint.softmax(-1)
-    is_atom = (rows.points.unsqueeze(1) == mixture.atoms).any(-1, keepdim=True)
-    return log_joint.softmax(-1) * ~is_atom
+    return log_joint.softmax(-1) * ~_is_atom(network, y)[:, None]
+
+
+def _is_atom(network: MDN, y: Tensor) -> Bool[Tensor, "n"]:
+    atoms = network.head.atoms
+    return torch.zeros(len(y), dtype=torch.bool) if atoms is None else (y[:, None] == atoms).any(-1)
 
 
 @torch.no_grad()
@@ -42,16 +47,18 @@ def revive(network: MDN, dead: Bool[Tensor, "k"], rows: Rows, generator: torch.G
     Each is the family's own fit to half of the worst 5% of the rows, those nearest to one of them chosen at random;
     `unbuild` turns it into the head's biases.
     """
-    head, y = network.head, rows.points.double()
-    nll = rows.nll(network.eval()(rows.x))
-    worst = nll.nan_to_num(-torch.inf).topk(min(len(rows), max(_FEWEST_WORST, int(_WORST_SHARE * len(rows))))).indices
+    head = network.head
+    y = rows.points(head.family)
+    loss = rows.nll(network.eval()(rows.x)).nan_to_num(-torch.inf) * rows.weight
+    loss, y = torch.where(_is_atom(network, y), -torch.inf, loss), y.double()
+    worst = loss.topk(min(len(rows), max(_FEWEST_WORST, int(_WORST_SHARE * len(rows))))).indices
     raw_logits, _ = head.split(head.linear(network.backbone(rows.x)))
     n_raw, share = head.n_raw, 0.5 / head.n_components
     for k in dead.nonzero()[:, 0].tolist():
         centre = worst[torch.randint(len(worst), (), generator=generator)]
         distance = (y[worst] - y[centre]).reshape(len(worst), -1).norm(dim=-1)
         members = worst[distance.argsort()[: max(2, len(worst) // 2)]]
-        component = head.family.fit(y[members], torch.ones(len(members), 1, dtype=y.dtype))
+        component = head.family.fit(y[members], rows.weight[members, None].double())
         raw = head.family.unbuild(component, head.scale_floor.double())[0]
         place = slice(head.n_weights + k * n_raw, head.n_weights + (k + 1) * n_raw)
         for rows_of_head, bias in ((place, raw), (k, raw_logits.logsumexp(-1).mean() + torch.tensor(share).log())):

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .families import AnyFamily, ScalarFamily
 from .mixture import Mixture
 from .scores import censored_nll, nll
 
@@ -28,13 +29,13 @@ class Rows:
     def __len__(self) -> int:
         return len(self.weight)
 
-    @property
-    def points(self) -> Float[Tensor, "*n_event"]:
-        """One finite target for each row: the middle of an interval, or its finite end."""
+    def points(self, family: AnyFamily) -> Float[Tensor, "*n_event"]:
+        """One finite target for each row, that the family may have: the middle of an interval, or its finite end."""
         if self.upper is None:
             return self.y
         lower = torch.where(self.y.isfinite(), self.y, self.upper)
-        return lower + 0.5 * (torch.where(self.upper.isfinite(), self.upper, lower) - lower)
+        middle = lower + 0.5 * (torch.where(self.upper.isfinite(), self.upper, lower) - lower)
+        return middle.round() if isinstance(family, ScalarFamily) and family.is_discrete else middle
 
     def take(self, index: Any, weight: Tensor | None = None) -> "Rows":
         """Some of the rows, with the axes that the index has; with these weights, if any are given."""

@@ -20,10 +20,11 @@ from .rows import Rows
 
 Criterion = Literal["cv", "bic", "heldout"]
 _N_FOLDS, _SHARE_TO_STOP = 5, 0.125
+_FEWEST_ROWS, _FEWEST_JUDGES = 20, 10
 _ROWS_TO_COUNT_MODES, _LEAST_MASS_OF_A_MODE = 50, 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
     """How well each number of components did, and which was chosen."""
 
@@ -34,22 +35,25 @@ class Selection:
     n_components: int
     """The fewest components whose excess is within one standard error; of BIC those with the lowest."""
     n_modes: float
-    """Of the densities predicted with them, the median number of modes that hold at least 5% of the mass."""
+    """Of the densities predicted with them (without atoms), the median number of modes that hold at least 5% of the
+    mass; NaN where modes are not defined."""
     criterion: Criterion
 
     @property
     def summary(self) -> str:
         """The result in a sentence."""
         how = {"cv": f"{_N_FOLDS}-fold cross-validation", "bic": "BIC", "heldout": "held-out rows"}[self.criterion]
-        modes = f"{self.n_modes:g} mode{'' if self.n_modes == 1 else 's'}"
-        text = f"{self.n_components} components by {how}; the predicted densities have {modes} (median)"
+        text = f"{self.n_components} component{'s' * (self.n_components != 1)} by {how}"
+        if math.isnan(self.n_modes):
+            return text
+        text += f"; the predicted densities have {self.n_modes:g} mode{'s' * (self.n_modes != 1)} (median)"
         return text if self.n_modes == self.n_components else f"{text}: components are not modes"
 
 
 def select(
     rows: Rows,
     learn: Tensor,
-    judge: Tensor,
+    judge: Tensor | None,
     candidates: Sequence[int],
     criterion: Criterion,
     make: Callable[[Tensor, Tensor, int], Learner],
@@ -63,18 +67,22 @@ def select(
     rows
         Which the indices are of.
     learn, judge
-        To learn from, and to judge by; cross-validation takes both together.
+        To learn from, and to judge by; cross-validation takes both together, and does without the latter.
     make
         From rows to learn from, rows to stop by and a number of components to a network with its start.
     """
     if criterion == "cv":
-        every = torch.cat([learn, judge])
+        every = learn if judge is None else torch.cat([learn, judge])
+        if len(every) < _FEWEST_ROWS:
+            raise _too_few(f"{len(every)} rows", f"at least {_FEWEST_ROWS}")
         split = KFold(_N_FOLDS, shuffle=True, random_state=random).split(every)
         folds = [(every[fit], every[test]) for fit, test in split]
         parts = [(train_test_split(fit, test_size=_SHARE_TO_STOP, random_state=random), test) for fit, test in folds]
+    elif judge is None or len(judge) < _FEWEST_JUDGES:
+        raise _too_few(f"{0 if judge is None else len(judge)} rows held out", f"at least {_FEWEST_JUDGES}")
     else:
         parts = [((learn, judge), judge)]
-    lines, losses, counts = [], [], []
+    lines, losses, counts, weight = [], [], [], np.ones(1)
     for k in candidates:
         learners = [make(fit, stop, k) for (fit, stop), _ in parts]
         train(learners)
@@ -99,9 +107,11 @@ def select(
         best = int(table["nll"].argmin())
         differences = np.stack(losses) - losses[best]
         table["excess"] = table["nll"] - table["nll"].iloc[best]
-        table["standard_error"] = differences.std(1) / math.sqrt(differences.shape[1])
+        share = weight / weight.sum()
+        about = differences - (differences @ share)[:, None]
+        table["standard_error"] = np.sqrt((share * about) ** 2 @ np.ones(len(share)))
         chosen = int((table["excess"] <= table["standard_error"]).to_numpy().argmax())
-    return Selection(table, candidates[chosen], float(counts[chosen]), criterion)
+    return Selection(table, int(candidates[chosen]), float(counts[chosen]), criterion)
 
 
 @torch.no_grad()
@@ -113,7 +123,7 @@ def effective_parameters(network: MDN, rows: Rows) -> float:
     (sum of eigenvalues)^2 / (sum of squared eigenvalues) directions, by their covariance; the bias is one more.
     """
     features = network.backbone(rows.x).double()
-    values = torch.linalg.eigvalsh(torch.cov(features.T)).clamp(min=0)
+    values = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(features.T))).clamp(min=0)
     directions = values.sum().square() / values.square().sum().clamp(min=1e-300)
     return float((network.head.linear.out_features - 1) * (1 + directions))
 
@@ -126,8 +136,13 @@ def _nll(network: nn.Module, rows: Rows) -> NDArray[np.float64]:
 @torch.no_grad()
 def _n_modes(network: nn.Module, rows: Rows) -> NDArray[np.int64]:
     """Of some rows, the number of modes that matter."""
-    mixture: Mixture = network(rows.x[:_ROWS_TO_COUNT_MODES]).to(torch.float64)
+    mixture: Mixture = network(rows.x[:_ROWS_TO_COUNT_MODES]).to(torch.float64).continuous
     try:
         return (mixture.modes().mass >= _LEAST_MASS_OF_A_MODE).sum(-1).numpy()
     except MixturaError:  # of vectors with counts in them
         return np.array([math.nan])
+
+
+def _too_few(got: str, expected: str) -> MixturaError:
+    fix = "gather more data, raise validation_fraction, or give the number of components"
+    return MixturaError("E-too-few-rows", got, f"{expected} to choose a number of components by", fix)

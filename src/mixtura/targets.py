@@ -19,7 +19,7 @@ from .rows import Rows
 from .tables import has_date_dtype, is_date
 
 _FEWEST_OF_AN_ATOM, _LEAST_SHARE_OF_AN_ATOM, _MOST_ATOMS = 10, 0.005, 20
-_USUAL_FLOOR = 1e-3
+_USUAL_FLOOR, _LARGEST_FLOOR, _OFF_THE_GRID = 1e-3, 0.3, 1e-3
 _NEIGHBOURS = 10
 _TIMES_ITS_NEIGHBOURS = 5
 
@@ -103,12 +103,14 @@ def as_target(y: Any) -> Target:
         if bad.any():
             got = f"{what} in y ({int(bad.sum())} of {bad.size} values)"
             raise MixturaError(code, got, "finite numbers", "drop these rows")
-    return Target(target[:, 0] if target.shape[1:] == (1,) else target, None, names, target.shape[1:])
+    shape = target.shape[1:]
+    target = np.ascontiguousarray(target[:, 0] if shape == (1,) else target)
+    return Target(target, None, names, shape)
 
 
 def _as_intervals(y: Any) -> Target:
     intervals = pd.arrays.IntervalArray(y)
-    lower, upper = (np.asarray(ends, dtype=np.float64) for ends in (intervals.left, intervals.right))
+    lower, upper = (np.array(ends, dtype=np.float64) for ends in (intervals.left, intervals.right))
     if np.isnan(lower).any():
         got = f"missing intervals ({int(np.isnan(lower).sum())} of {len(lower)})"
         raise MixturaError("E-target-nan", got, "intervals", "drop these rows")
@@ -125,7 +127,7 @@ def find_atoms(target: Target, sample_weight: NDArray[np.float64]) -> list[float
     """Values that repeat beyond what a continuous law allows, ascending.
 
     A value is one if it has at least 10 rows and 0.5% of the weight, and more than 5 times the weight of the median of
-    its 20 neighbours among the values that occur: in a target that is rounded all over, no value stands out.
+    its 20 neighbours among the values that occur: in a target that is rounded all over, none stands out as a rule.
     """
     known = slice(None) if target.upper is None else target.values == target.upper
     values, place, counts = np.unique(target.values[known], return_inverse=True, return_counts=True)
@@ -145,9 +147,10 @@ def smallest_scales(
 ) -> tuple[NDArray[np.float64], list[str]]:
     """How narrow a component may become, in units of the target, shape (D,); and in words where that is not as usual.
 
-    It is 1e-3 of the standard deviation; and where fewer than half of the values are distinct, as in a rounded target,
-    at least the standard deviation of the rounding: the median gap between neighbours over sqrt(12).
-    Below that the likelihood only says how far components have shrunk onto the grid.
+    It is 1e-3 of the standard deviation; and where fewer than half of the values are distinct and all lie on a grid, as
+    in a rounded target, the standard deviation of the rounding: the grid's step over sqrt(12), at most 0.3 standard
+    deviations. Below that the likelihood only says how far components have shrunk onto the grid. What is known by an
+    interval alone has a probability, which can't do that.
 
     Parameters
     ----------
@@ -155,19 +158,21 @@ def smallest_scales(
         Standard deviations of the target's columns, shape (D,).
     """
     floors, told = _USUAL_FLOOR * scale, []
-    columns = target.points.reshape(len(target), -1)
-    for i, part in enumerate(scalar_families(family, columns.shape[1])):
+    known = slice(None) if target.upper is None else target.values == target.upper
+    columns = target.values[known].reshape(-1, len(scale))
+    for i, part in enumerate(scalar_families(family, len(scale))):
         values = np.unique(columns[:, i])
         if part.closed_under != "affine" or 2 * len(values) >= len(columns) or len(values) < 2:
             continue
-        rounding = float(np.median(np.diff(values))) / np.sqrt(12)
-        if rounding > floors[i]:
+        gaps = np.diff(values)
+        steps = gaps / gaps.min()
+        is_grid = bool((np.abs(steps - steps.round()) < _OFF_THE_GRID).all())
+        rounding = min(float(gaps.min()) / np.sqrt(12), _LARGEST_FLOOR * scale[i])
+        if is_grid and rounding > floors[i]:
             floors[i] = rounding
             name = f" {target.names[i]!r}" if target.names else ""
-            told.append(
-                f"target{name} has {len(values):,} distinct values in {len(columns):,} rows: "
-                f"no scale below {rounding:.3g}"
-            )
+            why = f"{len(values):,} distinct values, on a grid, in {len(columns):,} rows"
+            told.append(f"target{name} has {why}: no scale below {rounding:.3g}")
     return floors, told
 
 

@@ -102,6 +102,7 @@ def train(
     x_noise: float = 0.0,
     y_noise: float = 0.0,
     checkpoint: Checkpoint | None = None,
+    catches_interrupt: bool = True,
     on_epoch: Callable[[], None] | None = None,
 ) -> None:
     """Fit networks that return a `Mixture` by maximum likelihood, in place; keep the weights of each one's best epoch.
@@ -130,6 +131,8 @@ def train(
     checkpoint
         Where the state is kept, and what there is of one is gone on from: the weights at the end are to the bit those
         of a training that was never stopped.
+    catches_interrupt
+        Whether Ctrl-C ends training with a warning; otherwise it is handed on.
     on_epoch
         Called after every epoch.
 
@@ -150,17 +153,21 @@ def train(
     n_steps = torch.tensor([[math.ceil(len(learner.learn) / batch_size)] for learner in running], dtype=torch.float32)
     n_averaged = (_MOST_EPOCHS_AVERAGED * n_steps).clamp(max=_MOST_STEPS_AVERAGED)
     optimizer = AdamW(stack.values, weight_decay * stack.is_matrix, stack.units, n_averaged)
-    if found:
+    is_over = all(learner.is_done for learner in learners)
+    if found and not is_over:
         optimizer.go_on(_under("optimizer.", tensors))
-    else:
+    elif not found:
         for learner, start_nll in zip(running, _judge(stack, running, rows), strict=True):
             learner.begin(learning_rate, start_nll)
+        if len(stack) > 1 and not stack.is_joint:
+            for learner in learners:
+                learner.report.events.append("this backbone can't be stacked: networks are trained one after the other")
         _write(checkpoint, -1, learners, optimizer)
     n_threads = torch.get_num_threads()
     if 6 * batch_size * stack.values.numel() < _FEWEST_FLOPS_FOR_THREADS:
         torch.set_num_threads(1)
     try:
-        for epoch in range(first_epoch, 0 if all(learner.is_done for learner in learners) else max_epochs):
+        for epoch in range(first_epoch, 0 if is_over else max_epochs):
             train_nlls = _learn(stack, optimizer, running, rows, batch_size, epoch, x_noise, y_noise)
             with optimizer.averaged():
                 nlls = zip(train_nlls, _judge(stack, running, rows), strict=True)
@@ -183,6 +190,8 @@ def train(
             if not left:
                 break
     except KeyboardInterrupt:
+        if not catches_interrupt:
+            raise
         for learner in running:
             n_epochs = learner.report.n_epochs
             del learner.report.train_nll[n_epochs:]

@@ -49,13 +49,16 @@ def positive(raw: Tensor, floor: Tensor | float) -> Tensor:
 def normal_slopes(
     raw_loc: Tensor, raw_scale: Tensor, scale_floor: Tensor | float, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log density of N(loc, positive(raw_scale)^2) at y, and its derivatives in both raw parameters."""
+    """Log density of N(loc, positive(raw_scale)^2) at y, and its derivatives in both raw parameters.
+
+    Where a raw scale is so small that `positive` is constant, its derivative is that of the bound, so that it can grow.
+    """
     growth = raw_scale.clamp(_SMALLEST_RAW, 0).exp_()  # the derivative of `positive`
     precision = (growth + scale_floor).add_(raw_scale.clamp(min=0)).reciprocal_()  # 1 / scale
     z = (y - raw_loc).mul_(precision)
     squared = z.square()
     log_density = torch.sub(precision.log().sub_(_HALF_LOG_2PI), squared, alpha=0.5)
-    return log_density, z * precision, squared.sub_(1).mul_(precision).mul_(growth)
+    return log_density, z * precision, squared.sub_(1).mul_(growth.mul_(precision))
 
 
 def unpositive(scale: Tensor, floor: Tensor | float) -> Tensor:
