@@ -49,10 +49,6 @@ class AdamW:
         self.n_steps = values.new_zeros(len(values), 1)
         self.average, self._n_averaged = values.clone(), n_averaged
 
-    @property
-    def _state(self) -> tuple[Tensor, ...]:
-        return self.values, self.mean, self.square, self.n_steps, self.average
-
     def state(self) -> dict[str, Tensor]:
         """What steps go on from, but for the parameters."""
         return {"mean": self.mean, "square": self.square, "n_steps": self.n_steps, "average": self.average}
@@ -88,7 +84,8 @@ class AdamW:
         self, gradient: Float[Tensor, "E P"], rate: Float[Tensor, "E 1"], moves: Bool[Tensor, "E"] | None = None
     ) -> None:
         """Move the parameters; only of the networks in `moves`, where that is given."""
-        kept = [] if moves is None else [tensor[~moves] for tensor in self._state]
+        state = self.values, *self.state().values()
+        kept = [] if moves is None else [tensor[~moves] for tensor in state]
         self.n_steps += 1
         of_mean, of_square = (-torch.expm1(self.n_steps * math.log(beta)) for beta in _BETAS)
         self.mean.lerp_(gradient, 1 - _BETAS[0])
@@ -98,10 +95,10 @@ class AdamW:
         self.values.addcdiv_(self.mean * self._units, scale.mul_(of_mean / -rate))
         self.average.lerp_(self.values, 1 / torch.minimum(1 + 0.5 * self.n_steps, self._n_averaged))
         if moves is not None:
-            for tensor, old in zip(self._state, kept, strict=True):
+            for tensor, old in zip(state, kept, strict=True):
                 tensor[~moves] = old
 
 
-def clip(gradient: Float[Tensor, "E P"], norm: Float[Tensor, "E 1"], longest: float = 1.0) -> None:
-    """Shorten each row of a gradient that is longer than `longest`, in place; `norm` is how long they are."""
-    gradient.mul_((longest / (norm + 1e-6)).clamp(max=1))
+def clip(gradient: Float[Tensor, "E P"], norm: Float[Tensor, "E 1"]) -> None:
+    """Shorten each row of a gradient that is longer than 1, in place; `norm` is how long they are."""
+    gradient.mul_((1 / (norm + 1e-6)).clamp(max=1))

@@ -131,6 +131,11 @@ def fingerprint(tensors: Iterable[Tensor], settings: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def _unwritable(error: Exception) -> MixturaError:
     fix = "check that the disk has room and the folder may be written"
     return MixturaError("E-checkpoint-write", f"{error}", "a writable folder for checkpoints", fix)

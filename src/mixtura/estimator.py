@@ -29,7 +29,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint, fingerprint
+from .checkpoint import Checkpoint, fingerprint, under
 from .constraints import CONSTRAINTS, is_int, is_real, is_seed
 from .errors import MixturaError, MixturaWarning, coded
 from .families import AnyFamily, ScalarFamily, describe, from_description, get_family
@@ -734,16 +734,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     def _from_state(cls, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> MDNRegressor:
         """The fitted model that `save` described. Raises whatever an ill-formed description leads to."""
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
         self = cls(**manifest["parameters"])
         self.hidden_layer_sizes = tuple(self.hidden_layer_sizes)
         if isinstance(self.family, dict):
             self.family = from_description(self.family)
         self._check_parameters()
         self.encoder_ = TableEncoder.from_state(
-            manifest["columns"], {name: tensor.numpy() for name, tensor in part("encoder.").items()}
+            manifest["columns"], {name: tensor.numpy() for name, tensor in under("encoder.", tensors).items()}
         )
         self.n_features_in_ = len(self.encoder_.columns_)
         if manifest["has_feature_names"]:
@@ -757,18 +754,18 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self._y_shape = tuple(manifest["y_shape"])
         self.family_ = get_family(self.family, self._event_size, self.covariance_type)
         self.atoms_ = tensors["atoms"].numpy()
-        scaler = part("y_scaler.")
+        scaler = under("y_scaler.", tensors)
         if not scaler["loc"].shape == scaler["scale"].shape == (self._event_size or 1,):
             raise ValueError("the target's scaler does not fit its shape")
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise ValueError("a tensor holds NaN or infinity")
         if not all(bool((tensors[name] > 0).all()) for name in ("y_scaler.scale", "encoder.scale") if name in tensors):
             raise ValueError("a scale is not positive")
-        parts = {name.split(".", 1)[0] for name in part("network.")}
+        parts = {name.split(".", 1)[0] for name in under("network.", tensors)}
         if parts != {str(i) for i in range(max(1, len(parts)))}:
             raise ValueError("the networks are not numbered from 0 on")
         n_tensors = len(parts) * (2 * len(self.hidden_layer_sizes) + 3 + bool(len(self.atoms_)))
-        if len(part("network.")) != n_tensors:
+        if len(under("network.", tensors)) != n_tensors:
             raise ValueError("the network has other layers than were announced")
         if self.atoms_.ndim != 1:
             raise ValueError("the atoms are no list")
@@ -779,7 +776,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         for i in range(len(parts)):  # sizes are compared before any memory is taken
             floor = torch.zeros(self._event_size or 1)  # which is among the tensors
             network = self._build_network(self.encoder_.n_encoded, self.n_components_, floor, device="meta")
-            network.load_state_dict(part(f"network.{i}."), assign=True)
+            network.load_state_dict(under(f"network.{i}.", tensors), assign=True)
             self.networks_.append(network.double().eval())
         self.fit_report_ = FitReport(**manifest["report"])
         if not np.isfinite(self.fit_report_.best_nll):

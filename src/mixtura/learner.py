@@ -1,6 +1,7 @@
 """One network's course through training."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -114,19 +115,22 @@ class Learner:
         self.trial: _Trial | None = None
         self.n_failed_trials = 0
         self.revived: list[tuple[int, int]] = []  # when trials ended, and of how many components they were
-        self._keep()
+        self.best = self._copy()
 
     def _state(self) -> list[Tensor]:
         return [*self.network.parameters(), *self.network.buffers()]
 
-    def _keep(self) -> None:
-        self.best = [tensor.detach().clone() for tensor in self._state()]
+    def _copy(self) -> list[Tensor]:
+        return [tensor.detach().clone() for tensor in self._state()]
 
     @torch.no_grad()
+    def _put(self, weights: Sequence[Tensor]) -> None:
+        for tensor, value in zip(self._state(), weights, strict=True):
+            tensor.copy_(value)
+
     def go_back(self) -> None:
         """To the best weights so far."""
-        for tensor, value in zip(self._state(), self.best, strict=True):
-            tensor.copy_(value)
+        self._put(self.best)
 
     def roll_back(self, reason: str) -> None:
         """To the best weights, and on with a lower rate; given up where that has not helped before."""
@@ -151,12 +155,9 @@ class Learner:
         best_nll = report.best_nll
         report.train_nll.append(train_nll)
         report.valid_nll.append(valid_nll)
-        must_roll_back = False
-        if valid_nll < best_nll or not math.isfinite(best_nll):
-            self._keep()
-            report.best_epoch = epoch
-        elif not math.isfinite(valid_nll):
-            must_roll_back = True
+        is_best = valid_nll < best_nll or not math.isfinite(best_nll)
+        if is_best:
+            self.best, report.best_epoch = self._copy(), epoch
         if valid_nll < self.lowest_nll:
             self.lowest_nll, self.lowest_epoch = valid_nll, epoch
         if epoch - self.lowest_epoch >= patience:
@@ -165,7 +166,7 @@ class Learner:
         elif epoch - max(self.lowest_epoch, self.last_drop) >= max(1, patience // 2):
             self.last_drop, self.rate = epoch, self.rate / 3
             report.events.append(f"epoch {epoch}: held-out NLL stalls; learning rate now {self.rate:.2g}")
-        return must_roll_back
+        return not is_best and not math.isfinite(valid_nll)
 
     @torch.no_grad()
     def revive(self, epoch: int, rows: Rows) -> bool:
@@ -183,8 +184,7 @@ class Learner:
                 self.report.events.append(f"epoch {epoch}: {trial.n_components} dead components came back to life")
                 return False
             self.n_failed_trials += 1
-            for tensor, value in zip(self._state(), trial.weights, strict=True):
-                tensor.copy_(value)
+            self._put(trial.weights)
             return True
         if (
             epoch % _EPOCHS_OF_A_TRIAL
@@ -196,8 +196,7 @@ class Learner:
         dead = is_dead(usage(self.network, own))
         if not bool(dead.any()):
             return False
-        weights = [tensor.detach().clone() for tensor in self._state()]
-        self.trial = _Trial(epoch + _EPOCHS_OF_A_TRIAL, nll, int(dead.sum()), weights)
+        self.trial = _Trial(epoch + _EPOCHS_OF_A_TRIAL, nll, int(dead.sum()), self._copy())
         revive(self.network, dead, own, self.generator)
         return True
 
@@ -210,22 +209,18 @@ class Learner:
         if self.failure is not None:
             failure = {name: getattr(self.failure, name) for name in ("code", "got", "expected", "fix")}
         course = {name: getattr(self, name) for name in _COURSE}
-        lists = {"now": self._state(), "best": self.best, "before": [] if self.trial is None else self.trial.weights}
-        tensors = {f"{name}.{i}": tensor.detach() for name, parts in lists.items() for i, tensor in enumerate(parts)}
+        lists = {"now": self._copy(), "best": self.best, "before": [] if self.trial is None else self.trial.weights}
+        tensors = {f"{name}.{i}": tensor for name, parts in lists.items() for i, tensor in enumerate(parts)}
         tensors["generator"] = self.generator.get_state()
-        # Copies, since parameters are views of one matrix.
-        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         return {"report": asdict(self.report), "trial": trial, "failure": failure, "course": course}, tensors
 
-    @torch.no_grad()
     def go_on(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """From what `state` returned."""
 
         def parts(name: str) -> list[Tensor]:
             return [tensors[f"{name}.{i}"] for i in range(len(self._state()))]
 
-        for tensor, value in zip(self._state(), parts("now"), strict=True):
-            tensor.copy_(value)
+        self._put(parts("now"))
         self.best = parts("best")
         self.report = FitReport(**state["report"])
         self.trial = None if state["trial"] is None else _Trial(**state["trial"], weights=parts("before"))

@@ -18,8 +18,6 @@ def responsibilities(network: MDN, rows: Rows) -> Float[Tensor, "n k"]:
     y = rows.points(network.head.family)
     log_prob = mixture.family.log_prob(mixture.components, y.unsqueeze(1))
     log_joint = mixture.logits[..., : mixture.n_components] + log_prob
-    if mixture.atoms is None:
-        return log_joint.softmax(-1)
     return log_joint.softmax(-1) * ~_is_atom(network, y)[:, None]
 
 

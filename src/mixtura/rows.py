@@ -12,6 +12,12 @@ from .mixture import Mixture
 from .scores import censored_nll, nll
 
 
+def middle_of(lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """The middle of intervals, or their finite ends."""
+    lower = torch.where(lower.isfinite(), lower, upper)
+    return lower + 0.5 * (torch.where(upper.isfinite(), upper, lower) - lower)
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows to learn from, in the network's units: features (n, p), targets (n,) or (n, D), weights (n,).
@@ -33,8 +39,7 @@ class Rows:
         """One finite target for each row, that the family may have: the middle of an interval, or its finite end."""
         if self.upper is None:
             return self.y
-        lower = torch.where(self.y.isfinite(), self.y, self.upper)
-        middle = lower + 0.5 * (torch.where(self.upper.isfinite(), self.upper, lower) - lower)
+        middle = middle_of(self.y, self.upper)
         return middle.round() if isinstance(family, ScalarFamily) and family.is_discrete else middle
 
     def take(self, index: Any, weight: Tensor | None = None) -> "Rows":

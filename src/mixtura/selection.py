@@ -82,7 +82,8 @@ def select(
         raise _too_few(f"{0 if judge is None else len(judge)} rows held out", f"at least {_FEWEST_JUDGES}")
     else:
         parts = [((learn, judge), judge)]
-    lines, losses, counts, weight = [], [], [], np.ones(1)
+    weight = rows.weight[torch.cat([torch.as_tensor(test) for _, test in parts])].numpy()
+    lines, losses, counts = [], [], []
     for k in candidates:
         learners = [make(fit, stop, k) for (fit, stop), _ in parts]
         train(learners)
@@ -95,7 +96,6 @@ def select(
             line["n_parameters"] = effective_parameters(learners[0].network, own)  # pyright: ignore[reportArgumentType]
             line["bic"] = line["nll"] + 0.5 * line["n_parameters"] * math.log(len(own)) / len(own)
         else:
-            weight = torch.cat([some.weight for _, some in tested]).numpy()
             line["nll"] = float(np.average(loss, weights=weight))
         lines.append(line)
         losses.append(loss)
@@ -109,7 +109,7 @@ def select(
         table["excess"] = table["nll"] - table["nll"].iloc[best]
         share = weight / weight.sum()
         about = differences - (differences @ share)[:, None]
-        table["standard_error"] = np.sqrt((share * about) ** 2 @ np.ones(len(share)))
+        table["standard_error"] = np.sqrt(((share * about) ** 2).sum(1))
         chosen = int((table["excess"] <= table["standard_error"]).to_numpy().argmax())
     return Selection(table, int(candidates[chosen]), float(counts[chosen]), criterion)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .errors import MixturaError, coded
 from .families import AnyFamily, ProductFamily, ScalarFamily
-from .rows import Rows
+from .rows import Rows, middle_of
 from .tables import has_date_dtype, is_date
 
 _FEWEST_OF_AN_ATOM, _LEAST_SHARE_OF_AN_ATOM, _MOST_ATOMS = 10, 0.005, 20
@@ -50,8 +50,7 @@ class Target:
         """One finite value for each row: the middle of an interval, or its finite end."""
         if self.upper is None:
             return self.values
-        lower = np.where(np.isfinite(self.values), self.values, self.upper)
-        return lower + 0.5 * (np.where(np.isfinite(self.upper), self.upper, lower) - lower)
+        return middle_of(*map(torch.as_tensor, (self.values, self.upper))).numpy()
 
 
 def as_target(y: Any) -> Target:

@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from .adamw import AdamW, clip
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, under
 from .errors import MixturaWarning
 from .families import AnyFamily
 from .learner import MOST_SKIPPED_IN_A_ROW, Learner
@@ -146,7 +146,7 @@ def train(
     if found:
         first_epoch = found["epoch"] + 1
         for e, learner in enumerate(learners):
-            learner.go_on(found["learners"][e], _under(f"learner.{e}.", tensors))
+            learner.go_on(found["learners"][e], under(f"learner.{e}.", tensors))
         start -= learners[0].report.seconds
     running = [learner for learner in learners if not learner.is_done] or [learners[0]]
     stack = Stack([learner.network for learner in running])
@@ -155,7 +155,7 @@ def train(
     optimizer = AdamW(stack.values, weight_decay * stack.is_matrix, stack.units, n_averaged)
     is_over = all(learner.is_done for learner in learners)
     if found and not is_over:
-        optimizer.go_on(_under("optimizer.", tensors))
+        optimizer.go_on(under("optimizer.", tensors))
     elif not found:
         for learner, start_nll in zip(running, _judge(stack, running, rows), strict=True):
             learner.begin(learning_rate, start_nll)
@@ -218,10 +218,6 @@ def _write(
     for e, (_, parts) in enumerate(states):
         tensors |= {f"learner.{e}.{name}": tensor for name, tensor in parts.items()}
     checkpoint.write({"epoch": epoch, "learners": [state for state, _ in states]}, tensors)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _learn(
