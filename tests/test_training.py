@@ -25,6 +25,7 @@ from mixtura import (
 from mixtura.adamw import AdamW, clip
 from mixtura.learner import Learner
 from mixtura.nets import linear
+from mixtura.revival import prune
 from mixtura.rows import Rows
 from mixtura.stack import Stack, nll_and_slope
 from mixtura.training import starting_mixture, train
@@ -548,3 +549,26 @@ def test_the_likelihood_has_no_bound_without_a_floor_and_one_with_it():
     np.testing.assert_allclose(falls, math.log(100) / 20, rtol=0.05)
     assert min(losses[1e-3]) == pytest.approx(losses[1e-3][1], abs=0.01)
     assert min(losses[1e-3]) > losses[0.0][1]
+
+
+@pytest.mark.parametrize("event", [(), (2,)])
+def test_the_component_that_is_missed_least_is_removed(event):
+    """By brute force: the density of each mixture with one component less, renormalised."""
+    generator = torch.Generator().manual_seed(0)
+    atoms = None if event else torch.tensor([0.0])
+    head = MixtureHead(8, 4, event[0] if event else None, atoms=atoms, generator=generator, weight_floor=0.0)
+    network = MDN(MLP(2, (8,), generator), head).double()
+    y = torch.randn(50, *event, generator=generator, dtype=torch.float64)
+    if atoms is not None:
+        y[:5] = 0
+    weight = torch.rand(50, generator=generator, dtype=torch.float64)
+    rows = Rows(torch.randn(50, 2, generator=generator, dtype=torch.float64), y, weight)
+    mixture = network(rows.x)
+    losses = []
+    for k in range(4):
+        left = [i for i in range(mixture.logits.shape[-1]) if i != k]
+        components = head.family.map(mixture.components, lambda part, left=left: part[:, [i for i in left if i < 4]])
+        losses.append((rows.nll(Mixture(mixture.logits[:, left], components, mixture.atoms)) * weight).sum().item())
+    pruned = prune(network, rows)
+    assert (pruned.head.n_components, network.head.n_components) == (3, 4)
+    assert (rows.nll(pruned(rows.x)) * weight).sum().item() == pytest.approx(min(losses), abs=1e-9)

@@ -425,7 +425,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             lambda learners: self._train(learners, task.rows, catches_interrupt=False),
             np.random.RandomState(task.seed),
         )
-        judged = {"cv": slice(None), "heldout": task.judge, "bic": task.learn}[criterion]
+        judged = {"cv": slice(None), "bic": task.learn}.get(criterion, task.judge)
         for column in ("nll", "bic"):
             if column in chosen.table:
                 chosen.table[column] += self._units.log_scale(task.rows.take(judged))
@@ -834,7 +834,8 @@ def select_components(
     criterion
         ``"cv"``: 5-fold cross-validation, the fewest components whose NLL is within one standard error of the best, by
         the differences of rows (Breiman et al. 1984). ``"heldout"``: the same on the rows held out once, which also
-        decide when to stop: in a fifth of the time, and less sure.
+        decide when to stop: in a fifth of the time, and less sure. ``"prune"``: as that, but only the most components
+        are trained from the start; then the one that is missed least is taken away, and training goes on.
         ``"bic"``: NLL on the training rows + n_parameters log(n) / 2n (Schwarz 1978), a
         heuristic for a network, whose number of effective parameters is only estimated, and which is not at its maximum
         of likelihood; it misleads where rows are few or the network has been stopped early.

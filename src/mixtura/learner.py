@@ -62,9 +62,8 @@ class FitReport:
 
     @property
     def n_active_components(self) -> int:
-        """Components that answer for at least 1% of the rows, or half of an equal share if that is less."""
-        least = min(0.01, 0.5 / max(1, len(self.component_usage)))
-        return sum(share >= least for share in self.component_usage)
+        """Components that are not dead: they answer for 2% of an equal share of the rows, or more."""
+        return int((~is_dead(torch.tensor(self.component_usage))).sum())
 
     def move(self, learned: float, judged: float) -> None:
         """Add to all NLLs of the rows that were learned from, and of those that were held out."""

@@ -1,5 +1,6 @@
 """Networks: a backbone turns rows into features, a head turns features into a `Mixture`."""
 
+import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -157,6 +158,20 @@ class MixtureHead(nn.Module):
         return torch.logaddexp(logits + share, torch.full_like(logits, math.log(self.weight_floor)))
 
     @torch.no_grad()
+    def without(self, k: int) -> "MixtureHead":
+        """A copy that lacks component k."""
+        head, is_other = copy.deepcopy(self), torch.arange(self.n_components) != k
+        is_kept = torch.cat([is_other, torch.ones(self.n_weights - self.n_components, dtype=torch.bool)])
+        is_kept = torch.cat([is_kept, is_other.repeat_interleave(self.n_raw)])
+        head.linear = nn.Linear(self.linear.in_features, int(is_kept.sum())).to(self.linear.weight)
+        head.linear.weight.copy_(self.linear.weight[is_kept])
+        head.linear.bias.copy_(self.linear.bias[is_kept])
+        head.n_components, head.n_weights = self.n_components - 1, self.n_weights - 1
+        if self.units:
+            head._set_units(self.units[self.linear.bias][is_kept])
+        return head
+
+    @torch.no_grad()
     def start_from(self, mixture: Mixture, gain: float = 0.01) -> None:
         """Make the head predict about `mixture` for every row, so that training starts near the marginal density of y.
 
@@ -187,7 +202,9 @@ class MixtureHead(nn.Module):
 
     def set_units(self, raw: Float[Tensor, "k n_raw"]) -> None:
         """Make steps of a component smaller where, by its raw parameters, it is narrow beside the others."""
-        units = torch.cat([torch.ones(self.n_weights), self._units(raw).flatten()]).to(self.linear.bias)
+        self._set_units(torch.cat([torch.ones(self.n_weights), self._units(raw).flatten()]).to(self.linear.bias))
+
+    def _set_units(self, units: Float[Tensor, "n_outputs"]) -> None:
         self.units = {self.linear.weight: units[:, None], self.linear.bias: units}
 
     @torch.enable_grad()

@@ -1,4 +1,6 @@
-"""Dead components: found, and started anew where rows are explained worst."""
+"""Components that rows do without: dead ones are started anew where rows are explained worst, or one is removed."""
+
+import copy
 
 import torch
 from jaxtyping import Bool, Float
@@ -35,7 +37,7 @@ def usage(network: MDN, rows: Rows) -> Float[Tensor, "k"]:
 
 def is_dead(usage: Float[Tensor, "k"]) -> Bool[Tensor, "k"]:
     """Which components answer for next to nothing: as good as without gradient, they do not come back by themselves."""
-    return usage < _DEAD_SHARE / len(usage)
+    return len(usage) * usage < _DEAD_SHARE
 
 
 @torch.no_grad()
@@ -62,3 +64,18 @@ def revive(network: MDN, dead: Bool[Tensor, "k"], rows: Rows, generator: torch.G
         for rows_of_head, bias in ((place, raw), (k, raw_logits.logsumexp(-1).mean() + torch.tensor(share).log())):
             head.linear.weight[rows_of_head] = 0
             head.linear.bias[rows_of_head] = bias.to(head.linear.bias)
+
+
+@torch.no_grad()
+def prune(network: MDN, rows: Rows) -> MDN:
+    """A copy without the component that these rows miss least; its share of the weight is left to the others.
+
+    Without component k the density at y is p(y) (1 - responsibility_k) / (1 - weight_k).
+    """
+    network = copy.deepcopy(network).eval()
+    head, weights = network.head, network(rows.x).weights[..., : network.head.n_components]
+    tiny = torch.finfo(weights.dtype).tiny
+    responsibility = responsibilities(network, rows)
+    loss = (1 - weights).clamp(min=tiny).log() - (1 - responsibility).clamp(min=tiny).log()
+    network.head = head.without(int((loss * rows.weight[:, None]).sum(0).argmin()))
+    return network

@@ -1,4 +1,4 @@
-"""Choosing the number of components: cross-validation, BIC, or held-out rows."""
+"""Choosing the number of components: cross-validation, BIC, held-out rows, or one fit that is pruned."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,9 +16,10 @@ from .errors import MixturaError
 from .learner import Learner
 from .mixture import Mixture
 from .nets import MDN
+from .revival import prune
 from .rows import Rows
 
-Criterion = Literal["cv", "bic", "heldout"]
+Criterion = Literal["cv", "bic", "heldout", "prune"]
 _N_FOLDS, _SHARE_TO_STOP = 5, 0.125
 _FEWEST_ROWS, _FEWEST_JUDGES = 20, 10
 _ROWS_TO_COUNT_MODES, _LEAST_MASS_OF_A_MODE = 50, 0.05
@@ -42,7 +43,9 @@ class Selection:
     @property
     def summary(self) -> str:
         """The result in a sentence."""
-        how = {"cv": f"{_N_FOLDS}-fold cross-validation", "bic": "BIC", "heldout": "held-out rows"}[self.criterion]
+        how = {"cv": f"{_N_FOLDS}-fold cross-validation", "bic": "BIC", "heldout": "held-out rows", "prune": "pruning"}[
+            self.criterion
+        ]
         text = f"{self.n_components} component{'s' * (self.n_components != 1)} by {how}"
         if math.isnan(self.n_modes):
             return text
@@ -61,6 +64,8 @@ def select(
     random: np.random.RandomState,
 ) -> Selection:
     """Train networks with each number of components, those of all folds at once, and compare them.
+
+    To prune, candidates are taken from the largest on; each network goes on from the one before.
 
     Parameters
     ----------
@@ -84,8 +89,12 @@ def select(
         parts = [((learn, judge), judge)]
     weight = rows.weight[torch.cat([torch.as_tensor(test) for _, test in parts])].numpy()
     lines, losses, counts = [], [], []
-    for k in candidates:
-        learners = [make(fit, stop, k) for (fit, stop), _ in parts]
+    learners: list[Learner] = []
+    for k in candidates[::-1] if criterion == "prune" else candidates:
+        if criterion == "prune" and learners:
+            learners = [_pruned(learner, k, rows) for learner in learners]
+        else:
+            learners = [make(fit, stop, k) for (fit, stop), _ in parts]
         train(learners)
         tested = [(learner, rows.take(test)) for learner, (_, test) in zip(learners, parts, strict=True)]
         loss = np.concatenate([_nll(learner.network, some) for learner, some in tested])
@@ -100,6 +109,8 @@ def select(
         lines.append(line)
         losses.append(loss)
         counts.append(np.median(np.concatenate([_n_modes(learner.network, some) for learner, some in tested])))
+    if criterion == "prune":
+        lines, losses, counts = lines[::-1], losses[::-1], counts[::-1]
     table = pd.DataFrame(lines).set_index("n_components")
     if criterion == "bic":
         chosen = int(table["bic"].argmin())
@@ -112,6 +123,14 @@ def select(
         table["standard_error"] = np.sqrt(((share * about) ** 2).sum(1))
         chosen = int((table["excess"] <= table["standard_error"]).to_numpy().argmax())
     return Selection(table, int(candidates[chosen]), float(counts[chosen]), criterion)
+
+
+def _pruned(learner: Learner, k: int, rows: Rows) -> Learner:
+    """To go on from a network with more components, those that are missed least removed one after the other."""
+    network: MDN = learner.network  # pyright: ignore[reportAssignmentType]
+    while network.head.n_components > k:
+        network = prune(network, rows.take(learner.learn))
+    return Learner(network, learner.learn, learner.judge, learner.generator)
 
 
 @torch.no_grad()

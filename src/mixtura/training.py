@@ -23,7 +23,7 @@ from .stack import Stack
 _MOST_STEPS_AVERAGED, _MOST_EPOCHS_AVERAGED = 100, 4
 _MOST_ROWS_TO_START, _MOST_ROWS_AT_ONCE = 5_000, 16_384
 _N_EM_STEPS = 40
-_FEWEST_FLOPS_FOR_THREADS = 1e8
+_FEWEST_FLOPS_FOR_THREADS = 3e7
 """Of a step, below which threads wait for each other more than they work; on a busy machine a hundred times more."""
 
 
