@@ -26,7 +26,7 @@ from mixtura.learner import Learner
 from mixtura.rows import Rows
 from mixtura.training import train
 
-N_ROWS, ROUNDS = 16_384, 5
+N_ROWS, EPOCHS, ROUNDS = 16_384, 5, 5
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ SIZES = [Size("S", 8, (64, 64), 5, None, 256), Size("M", 32, (256, 256, 256), 10
 
 
 def mixtura(size: Size, n_networks: int = 1) -> Callable[[], int]:
-    """An epoch of `train`, its evaluation on an eighth of the rows included; returns the number of steps."""
+    """Some epochs of `train`, with evaluation on an eighth of the rows; returns the number of steps."""
     x, y = size.rows()
     networks, n_held_out = [size.network() for _ in range(n_networks)], N_ROWS // 8
     rows, learn, judge = Rows(x, y, torch.ones(N_ROWS)), torch.arange(n_held_out, N_ROWS), torch.arange(n_held_out)
@@ -75,8 +75,8 @@ def mixtura(size: Size, n_networks: int = 1) -> Callable[[], int]:
     def run() -> int:
         settings = {"batch_size": size.batch_size, "learning_rate": 1e-3, "weight_decay": 1e-2, "patience": 10}
         learners = [Learner(network, learn, judge, torch.Generator().manual_seed(0)) for network in networks]
-        train(learners, rows, max_epochs=1, **settings)
-        return -(-len(learn) // size.batch_size)
+        train(learners, rows, max_epochs=EPOCHS, **settings)
+        return EPOCHS * -(-len(learn) // size.batch_size)
 
     return run
 

@@ -22,7 +22,7 @@ from mixtura import (
     get_family,
     nll,
 )
-from mixtura.adamw import AdamW, clip
+from mixtura.adamw import AdamW
 from mixtura.learner import Learner
 from mixtura.nets import linear
 from mixtura.revival import prune
@@ -294,13 +294,12 @@ def test_steps_are_those_of_torchs_adamw():
     others = [p for p in theirs.parameters() if p.ndim < 2]
     reference = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
     rows, stack = make_rows(), Stack([ours])
-    optimizer = AdamW(stack.values, 0.1 * stack.is_matrix, stack.units, torch.ones(len(stack), 1))
+    optimizer = AdamW(stack.values, 0.1 * stack.is_matrix, stack.units, [1.0])
     for step in range(30):
         rate = 1e-2 / (1 + step)
         _, gradient = stack.loss_and_gradient(rows.take(torch.arange(256)[None], torch.full((1, 256), 3 / 256)))
         norm = torch.linalg.vector_norm(gradient, dim=1)
-        clip(gradient, norm[:, None])
-        optimizer.step(gradient, torch.tensor([[rate]]))
+        optimizer.step(gradient, [rate], norm.tolist())
         reference.zero_grad()
         (3 * rows.nll(theirs(rows.x)).mean()).backward()
         torch.testing.assert_close(norm[0], nn.utils.clip_grad_norm_(theirs.parameters(), 1.0))
@@ -346,9 +345,9 @@ def test_units_are_factors_on_steps():
     slow.head.units = {bias: torch.full_like(bias, 0.1)}
     before = slow.head.linear.bias.detach().clone()
     stack = Stack([plain, slow])
-    optimizer = AdamW(stack.values, 0.0 * stack.is_matrix, stack.units, torch.ones(len(stack), 1))
+    optimizer = AdamW(stack.values, 0.0 * stack.is_matrix, stack.units, [1.0, 1.0])
     _, gradient = stack.loss_and_gradient(rows.take(torch.arange(256).expand(2, -1), torch.full((2, 256), 1 / 256)))
-    optimizer.step(gradient, torch.full((2, 1), 1e-2))
+    optimizer.step(gradient, [1e-2, 1e-2], [1.0, 1.0])
     moved = [network.head.linear.bias.detach() - before for network in (plain, slow)]
     torch.testing.assert_close(moved[1], 0.1 * moved[0], atol=1e-6, rtol=1e-3)
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from .adamw import AdamW, clip
+from .adamw import AdamW
 from .checkpoint import Checkpoint, under
 from .errors import MixturaWarning
 from .families import AnyFamily
@@ -150,8 +150,8 @@ def train(
         start -= learners[0].report.seconds
     running = [learner for learner in learners if not learner.is_done] or [learners[0]]
     stack = Stack([learner.network for learner in running])
-    n_steps = torch.tensor([[math.ceil(len(learner.learn) / batch_size)] for learner in running], dtype=torch.float32)
-    n_averaged = (_MOST_EPOCHS_AVERAGED * n_steps).clamp(max=_MOST_STEPS_AVERAGED)
+    n_steps = [math.ceil(len(learner.learn) / batch_size) for learner in running]
+    n_averaged = [min(_MOST_STEPS_AVERAGED, _MOST_EPOCHS_AVERAGED * n) for n in n_steps]
     optimizer = AdamW(stack.values, weight_decay * stack.is_matrix, stack.units, n_averaged)
     is_over = all(learner.is_done for learner in learners)
     if found and not is_over:
@@ -234,8 +234,7 @@ def _learn(
     stack.train()
     orders = [one.learn[torch.randperm(len(one.learn), generator=one.generator)] for one in learners]
     batches = deque((*batch, True) for batch in _batches(orders, rows, batch_size))
-    total, n_taken = torch.zeros(len(learners)), torch.zeros(len(learners))
-    rate = _rates(learners)
+    total, n_taken = [0.0] * len(learners), [0] * len(learners)
     while batches:
         index, weight, n_rows, may_retry = batches.popleft()
         kept = [] if stack.is_joint else [[buffer.clone() for buffer in one.network.buffers()] for one in learners]
@@ -244,21 +243,11 @@ def _learn(
         if x_noise or y_noise:
             some = _noisy(some, learners, n_rows.tolist(), x_noise, y_noise)
         loss, gradient = stack.loss_and_gradient(some)
-        norm = torch.linalg.vector_norm(gradient, dim=1)
-        clip(gradient, norm[:, None])
-        moves = (loss + norm).isfinite()  # NaN, 0 / 0, where there are no rows
-        if bool(moves.all()):
-            optimizer.step(gradient, rate)
-            total += loss
-            n_taken += 1
-            if not any(learner.n_skipped_in_a_row or learner.trust < 1 for learner in learners):
-                continue
-        else:
-            optimizer.step(gradient, rate, moves)
-            total[moves] += loss[moves]
-            n_taken += moves
-        for e, learner in enumerate(learners):
+        norms = (torch.linalg.vector_norm(gradient, dim=1) + 0 * loss).tolist()  # NaN, 0 / 0, where there are no rows
+        moves = optimizer.step(gradient, [learner.rate * learner.trust for learner in learners], norms)
+        for e, (learner, its_loss) in enumerate(zip(learners, loss.tolist(), strict=True)):
             if moves[e]:
+                total[e], n_taken[e] = total[e] + its_loss, n_taken[e] + 1
                 learner.n_skipped_in_a_row, learner.trust = 0, min(1.0, 1.5 * learner.trust)
             elif n_rows[e]:
                 for buffer, value in zip(learner.network.buffers(), kept[e] if kept else [], strict=False):
@@ -266,11 +255,11 @@ def _learn(
                 if learner.skipped(epoch):
                     learner.roll_back(f"epoch {epoch}: {MOST_SKIPPED_IN_A_ROW} steps in a row were not finite")
                     optimizer.restart(e)
-        left = torch.where(moves, 0, n_rows)
-        if may_retry and bool(left.any()):
-            batches.append((index, weight * (left > 0)[:, None], left, False))
-        rate = _rates(learners)
-    return (total / n_taken).tolist()
+        if may_retry and not all(moves):
+            left = torch.where(torch.tensor(moves), 0, n_rows)
+            if bool(left.any()):
+                batches.append((index, weight * (left > 0)[:, None], left, False))
+    return [math.nan if not n else its_total / n for its_total, n in zip(total, n_taken, strict=True)]
 
 
 def _noisy(some: Rows, learners: Sequence[Learner], n_rows: Sequence[int], x_noise: float, y_noise: float) -> Rows:
@@ -281,10 +270,6 @@ def _noisy(some: Rows, learners: Sequence[Learner], n_rows: Sequence[int], x_noi
             if n and scale:
                 values += scale * torch.randn(values.shape, generator=learner.generator, dtype=values.dtype)
     return Rows(x, y, some.weight, some.upper)
-
-
-def _rates(learners: Sequence[Learner]) -> Float[Tensor, "E 1"]:
-    return torch.tensor([[learner.rate * learner.trust] for learner in learners])
 
 
 def _batches(parts: Sequence[Tensor], rows: Rows, size: int) -> Iterator[tuple[Int[Tensor, "E n"], Tensor, Tensor]]:
