@@ -1,6 +1,6 @@
 """Excess NLL over the truth on problems whose true density is known, beside a naive MDN in the same run.
 
-python benchmarks/canonical.py [--seeds 10] [--only NAME ...] [--jobs 2] [--json canonical.json]
+python benchmarks/canonical.py [--seeds 10] [--only NAME ...] [--ways WAY ...] [--jobs 2] [--json canonical.json]
 
 The excess is the mean of log p(y | x) - log q(y | x) over 10,000 fresh rows: what it costs, in nats, not to know the
 truth. The naive MDN is what tutorials have: no standardisation, exp for scales, no floors, Adam at 1e-3 for 300 epochs.
@@ -177,6 +177,7 @@ def scaled(problem: Problem, factor: float) -> Problem:
 NORMAL_NOISE = inverse_sine(lambda rng, n: rng.normal(0, 0.1, n), partial(stats.norm.pdf, scale=0.1))
 PROBLEMS = {
     "inverse sine": Problem(NORMAL_NOISE.draw, NORMAL_NOISE.log_density, 1000, 0.045, 0.07),
+    "inverse sine, 150 rows": Problem(NORMAL_NOISE.draw, NORMAL_NOISE.log_density, 150),
     "inverse sine, uniform noise": inverse_sine(
         lambda rng, n: rng.uniform(-0.1, 0.1, n), partial(stats.uniform.pdf, loc=-0.1, scale=0.2)
     ),
@@ -229,6 +230,13 @@ def ours(x: Array, y: Array, x_test: Array, y_test: Array, seed: int, **settings
 
 
 WAYS = {"naive MDN": naive, "Mixtura": ours, "Mixtura, 8 restarts": partial(ours, n_restarts=8)}
+ABLATIONS = {
+    "without floors": partial(ours, scale_floor=1e-12, weight_floor=0.0),
+    "without revival": partial(ours, revive=False),
+    "without noise": partial(ours, noise=0.0),
+    "without early stopping": partial(ours, validation_fraction=0.0),
+}
+EVERY_WAY = WAYS | ABLATIONS
 
 
 def run(name: str, seed: int, way: str) -> dict[str, Any]:
@@ -237,7 +245,7 @@ def run(name: str, seed: int, way: str) -> dict[str, Any]:
     problem = PROBLEMS[name]
     x, y = problem.draw(problem.n_train, np.random.default_rng(seed))
     x_test, y_test = problem.draw(N_TEST, np.random.default_rng(10_000 + seed))
-    reached, more = WAYS[way](x, y, x_test, y_test, seed)
+    reached, more = EVERY_WAY[way](x, y, x_test, y_test, seed)
     excess = problem.log_density(x_test, y_test).mean() - reached
     return {"problem": name, "seed": seed, "way": way, "excess": float(excess), **more}
 
@@ -247,7 +255,7 @@ def summary(results: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
     yield "| problem | way | median excess, nats | worst | failures | fewest active | target (median, worst) |"
     yield "|---|---|---:|---:|---:|---:|---|"
     for name in names:
-        for way in WAYS:
+        for way in EVERY_WAY:
             here = [r for r in results if (r["problem"], r["way"]) == (name, way)]
             if not here:
                 continue
@@ -266,7 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--only", nargs="*", default=list(PROBLEMS), choices=list(PROBLEMS), metavar="NAME")
-    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS), metavar="WAY")
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(EVERY_WAY), metavar="WAY")
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--json", type=Path, metavar="PATH")
     args = parser.parse_args()

@@ -832,8 +832,8 @@ def select_components(
     candidates
         Numbers of components to try.
     criterion
-        ``"cv"``: 5-fold cross-validation, the fewest components whose NLL is within one standard error of the best, by
-        the differences of rows (Breiman et al. 1984). ``"heldout"``: the same on the rows held out once, which also
+        ``"cv"``: 5-fold cross-validation, the fewest components whose NLL is within one standard error of the best
+        (Breiman et al. 1984). ``"heldout"``: the same on the rows held out once, which also
         decide when to stop: in a fifth of the time, and less sure. ``"prune"``: as that, but only the most components
         are trained from the start; then the one that is missed least is taken away, and training goes on.
         ``"bic"``: NLL on the training rows + n_parameters log(n) / 2n (Schwarz 1978), a

@@ -223,7 +223,7 @@ def _plot_map(mixture: Mixture, y: ArrayLike | None, coverage: float, ax: Axes, 
 
 
 def plot_selection(selection: Selection, *, ax: Axes | None = None) -> Axes:
-    """What each number of components costs above the best, with one standard error, and the one that was chosen.
+    """What each number of components costs above the best, and the fewest that are within one standard error of it.
 
     Of BIC, the criterion itself.
 
@@ -238,7 +238,9 @@ def plot_selection(selection: Selection, *, ax: Axes | None = None) -> Axes:
         ax.plot(table.index, table["bic"], marker="o")
         ax.set_ylabel("BIC, nats per row")
     else:
-        ax.errorbar(table.index, table["excess"], yerr=table["standard_error"], marker="o", capsize=3)
+        ax.plot(table.index, table["excess"], marker="o")
+        within = table["standard_error"].iloc[int(table["excess"].argmin())]
+        ax.axhspan(0, within, color="grey", alpha=0.2, label="one standard error of the best")
         ax.set_ylabel("NLL above the best, nats per row")
     ax.axvline(selection.n_components, color="grey", linestyle=":", label=f"chosen: {selection.n_components}")
     ax.set_xticks(table.index)

@@ -31,10 +31,10 @@ class Selection:
 
     table: pd.DataFrame
     """A row for each candidate, which is the index `n_components`. `nll`: mean NLL in nats (of rows not learned from,
-    but for BIC); `excess`: what that is above the best, and `standard_error` of the excess, over rows; of BIC in their
+    but for BIC); `excess`: what that is above the best; `standard_error` of `nll`, over rows; of BIC in their
     place `n_parameters` (effective) and `bic`, in nats per row; `n_active`: components that answer for rows."""
     n_components: int
-    """The fewest components whose excess is within one standard error; of BIC those with the lowest."""
+    """The fewest components whose excess is at most the standard error of the best; of BIC those with the lowest."""
     n_modes: float
     """Of the densities predicted with them (without atoms), the median number of modes that hold at least 5% of the
     mass; NaN where modes are not defined."""
@@ -116,12 +116,10 @@ def select(
         chosen = int(table["bic"].argmin())
     else:
         best = int(table["nll"].argmin())
-        differences = np.stack(losses) - losses[best]
         table["excess"] = table["nll"] - table["nll"].iloc[best]
-        share = weight / weight.sum()
-        about = differences - (differences @ share)[:, None]
-        table["standard_error"] = np.sqrt(((share * about) ** 2).sum(1))
-        chosen = int((table["excess"] <= table["standard_error"]).to_numpy().argmax())
+        about = np.stack(losses) - table["nll"].to_numpy()[:, None]
+        table["standard_error"] = np.sqrt(((weight / weight.sum() * about) ** 2).sum(1))
+        chosen = int((table["excess"] <= table["standard_error"].iloc[best]).to_numpy().argmax())
     return Selection(table, int(candidates[chosen]), float(counts[chosen]), criterion)
 
 
