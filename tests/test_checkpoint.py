@@ -1,5 +1,6 @@
 """No work is lost: training that is killed, and gone on with."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from mixtura import MDNRegressor, MixturaError, MixturaWarning, checkpoint, datasets, load
 
@@ -121,3 +124,15 @@ def test_a_disk_that_runs_full_costs_a_warning_and_not_the_training(tmp_path, mo
     assert_same(model, small().fit(X, Y))
     monkeypatch.setattr(checkpoint, "save_file", whole)
     assert_same(small().fit(X, Y, checkpoint_dir=tmp_path, resume=True), model)  # from the one that was written
+
+
+def test_a_checkpoint_with_another_layout_is_told_as_corrupt(tmp_path):
+    model = small(max_epochs=2)
+    model.fit(X, Y, checkpoint_dir=tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        state = json.loads(file.metadata()["state"])
+    del state["learners"]
+    save_file({}, path, {"state": json.dumps(state)})
+    with pytest.raises(MixturaError, match="E-checkpoint-corrupt"):
+        model.fit(X, Y, checkpoint_dir=tmp_path, resume=True)

@@ -25,7 +25,7 @@ from mixtura import (
 from mixtura.adamw import AdamW
 from mixtura.learner import Learner
 from mixtura.nets import linear
-from mixtura.revival import prune
+from mixtura.revival import prune, usage
 from mixtura.rows import Rows
 from mixtura.stack import Stack, nll_and_slope
 from mixtura.training import starting_mixture, train
@@ -235,7 +235,7 @@ def test_a_row_that_is_never_finite_does_not_stop_the_learning():
 
 
 def test_a_network_that_is_never_finite_ends_in_a_coded_error():
-    with pytest.raises(MixturaError, match=r"\[E-fit-diverged\]"):
+    with pytest.raises(MixturaError, match=r"\[E-fit-diverged\] got epoch 1: .*; 3 returns to the best weights"):
         run(Poisoned(make_network(), set(range(1000)), math.nan, False), make_rows())
 
 
@@ -571,3 +571,54 @@ def test_the_component_that_is_missed_least_is_removed(event):
     pruned = prune(network, rows)
     assert (pruned.head.n_components, network.head.n_components) == (3, 4)
     assert (rows.nll(pruned(rows.x)) * weight).sum().item() == pytest.approx(min(losses), abs=1e-9)
+
+
+def test_pruning_keeps_a_narrow_component_far_away_and_the_global_generator():
+    """Responsibilities of 1 - 1e-9 are 1 in float32: what a component costs is worked out in float64."""
+    family = get_family("normal")
+    components = family.from_parameters(torch.tensor([-0.1, 0.1, 50.0]), torch.tensor([0.02, 0.02, 0.02]))
+    head = MixtureHead(1, 3, scale_floor=1e-3, generator=torch.Generator())
+    head.start_from(Mixture(torch.zeros(3), components), gain=0.0)
+    network = MDN(nn.Identity(), head)
+    y = torch.cat([torch.full((20,), 50.0), torch.full((100,), -0.1), torch.full((280,), 0.1)])
+    state = torch.get_rng_state()
+    left = prune(network, Rows(torch.zeros(400, 1), y, torch.ones(400)))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(left(torch.zeros(1)).components.mean, torch.tensor([0.1, 50.0]), atol=1e-4, rtol=1e-4)
+
+
+def test_of_a_censored_row_a_component_has_the_share_of_its_probability():
+    """Right-censored at 0 under components at -5 and 5: only the one above can have been it."""
+    family = get_family("normal")
+    head = MixtureHead(1, 2, generator=torch.Generator())
+    head.start_from(Mixture(torch.zeros(2), family.from_parameters(torch.tensor([-1.0, 5.0]), torch.ones(2))), gain=0.0)
+    network, n = MDN(nn.Identity(), head), 10
+    rows = Rows(torch.zeros(n, 1), torch.zeros(n), torch.ones(n), torch.full((n,), torch.inf))
+    above = 1 - Normal(torch.tensor([-1.0, 5.0]), 1.0).cdf(torch.tensor(0.0))
+    torch.testing.assert_close(usage(network, rows), above / above.sum(), atol=1e-4, rtol=1e-3)
+
+
+def test_rows_at_atoms_do_not_make_the_others_components_dead():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (1000, 1))
+    y = np.where(rng.random(1000) < 0.985, 0.0, 5 + X[:, 0] + 0.1 * rng.normal(size=1000))
+    model = MDNRegressor(1, atoms=[0.0], hidden_layer_sizes=(8,), max_epochs=3, random_state=0).fit(X, y)
+    assert model.fit_report_.component_usage == pytest.approx([1.0])
+    assert model.fit_report_.n_active_components == 1
+
+
+def test_an_interrupt_at_the_very_end_keeps_the_best_weights(monkeypatch):
+    calls = []
+
+    def once(network: MDN, rows: Rows) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return usage(network, rows)
+
+    monkeypatch.setattr("mixtura.learner.usage", once)
+    with pytest.warns(MixturaWarning, match="W-interrupted") as told:
+        report = run(make_network(), make_rows(), max_epochs=2, revives=False)
+    assert told[0].filename == __file__
+    assert report.n_epochs == 2
+    assert len(report.component_usage) == 2

@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import time
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import MixturaError, MixturaWarning
+from .errors import MixturaError, MixturaWarning, warn
 
 _FILE = "checkpoint.safetensors"
 _MOST_TIME = 0.1
@@ -74,8 +74,19 @@ class Checkpoint:
                 state["about"]["fingerprint"]
                 return state, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
-            fix = "delete it, and start anew"
-            raise MixturaError("E-checkpoint-corrupt", f"{self._path} ({error})", "a checkpoint", fix) from error
+            raise self._corrupt(error) from error
+
+    def _corrupt(self, error: Exception) -> MixturaError:
+        fix = "delete it, and start anew"
+        return MixturaError("E-checkpoint-corrupt", f"{self._path} ({error!r})", "a checkpoint", fix)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Whatever goes wrong while the state is put in place is told as ``E-checkpoint-corrupt``."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise self._corrupt(error) from error
 
     def bind(self, fingerprint: str) -> None:
         """Say of which data and settings it is.
@@ -116,7 +127,7 @@ class Checkpoint:
             if not self._last:
                 raise _unwritable(error) from error
             if not self._has_warned:
-                warnings.warn(_warning(error), stacklevel=2)
+                warn(_warning(error))
                 self._has_warned = True
         self._last = time.perf_counter()
         self._took = self._last - start

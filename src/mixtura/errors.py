@@ -3,8 +3,13 @@
 Every code has an entry in docs/errors.md; a test keeps the two in step.
 """
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_NOT_THE_CALLERS = {"mixtura", "torch", "contextlib", "sklearn", "jaxtyping"}
+"""Packages that may be between the library and whoever called it."""
 
 
 class _Coded(Exception):
@@ -43,6 +48,14 @@ class WrongType(MixturaError, TypeError):
 
 class MixturaWarning(_Coded, UserWarning):
     """Something that works but that the user should know, with the same four parts as an error."""
+
+
+def warn(warning: MixturaWarning) -> None:
+    """Issue a warning in the name of the line that called the library."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_CALLERS:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(warning, stacklevel=level)
 
 
 @contextmanager

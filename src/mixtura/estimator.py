@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 
 from .checkpoint import Checkpoint, fingerprint, under
 from .constraints import CONSTRAINTS, is_int, is_real, is_seed
-from .errors import MixturaError, MixturaWarning, coded
+from .errors import MixturaError, MixturaWarning, coded, warn
 from .families import AnyFamily, ScalarFamily, describe, from_description, get_family
 from .learner import FitReport, Learner
 from .mixture import Mixture
@@ -134,7 +133,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         own; it smooths the density that is learned from few rows. None is 8/n for n training rows, at most 0.2, and
         none from 800 rows on. A target that is censored, has atoms, or lives on a part of the line stays as it is.
     random_state
-        Seed of everything random; the same seed gives the same model to the bit on one machine.
+        Seed of everything random; the same seed gives the same model to the bit on one machine, with one number of
+        torch's threads (where a network is so large that it takes more than one) and its usual default dtype.
     verbose
         Whether to show a progress bar.
 
@@ -404,14 +404,22 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             self.n_components_ = int(self.n_components)
             return
         if "choice" not in about:
-            most = 1 / self.weight_floor if self.weight_floor else np.inf
-            candidates = [k for k in CANDIDATES if k + len(self.atoms_) < most]
+            candidates = [k for k in CANDIDATES if k + len(self.atoms_) < self._most_weights]
             self.selection_ = self._select(task, candidates or [1], "cv")
             about["choice"] = self.selection_.n_components, self.selection_.summary
         self.n_components_, summary = about["choice"]
         task.told.append(summary)
 
+    @property
+    def _most_weights(self) -> float:
+        """Fewer than these have room above their floor."""
+        return 1 / self.weight_floor if self.weight_floor else np.inf
+
     def _select(self, task: _Task, candidates: Sequence[int], criterion: Criterion) -> Selection:
+        if max(candidates) + len(self.atoms_) >= self._most_weights:
+            got = f"weight_floor={self.weight_floor} with {max(candidates)} components"
+            raise MixturaError("E-head-parameter", got, "room above the floor", "lower weight_floor, or the candidates")
+
         def make(fit: Tensor, stop: Tensor, k: int) -> Learner:
             return self._learner(task, fit, stop, k, task.seed)
 
@@ -441,7 +449,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     def _fingerprint(self, task: _Task, learners: Sequence[Learner]) -> str:
         """Of all that decides how training goes, but for where it ends."""
-        settings = sorted((name, repr(value)) for name, value in self.get_params().items() if name not in _NO_MATTER)
+        settings = sorted(
+            (name, repr(_plain(value))) for name, value in self.get_params().items() if name not in _NO_MATTER
+        )
         rows = task.rows
         tensors = [rows.x, rows.y, rows.weight, *([] if rows.upper is None else [rows.upper]), learners[0].learn]
         return fingerprint([*tensors, *(p for learner in learners for p in learner.network.parameters())], settings)
@@ -543,7 +553,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if repeated:
             fix = 'give atoms="auto", or these values, and they get a probability of their own'
             got = f"values that repeat beyond what a density allows: {_shares(repeated, target, weight)}"
-            warnings.warn(MixturaWarning("W-repeated-values", got, "a continuous target", fix), stacklevel=5)
+            warn(MixturaWarning("W-repeated-values", got, "a continuous target", fix))
 
     def _eval_rows(self, eval_set: tuple[Any, Any]) -> Rows:
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
@@ -712,9 +722,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if self.atoms is not None and not isinstance(self.atoms, str):
             parameters["atoms"] = [float(atom) for atom in self.atoms]
         manifest = {
-            "parameters": {
-                name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()
-            },
+            "parameters": {name: _plain(value) for name, value in parameters.items()},
             "columns": columns,
             "has_feature_names": hasattr(self, "feature_names_in_"),
             "target_names": self.target_names_,
@@ -873,6 +881,11 @@ def select_components(
         raise MixturaError("E-parameter", f"criterion={criterion!r}", expected, "choose one of them")
     with torch.inference_mode(False), torch.enable_grad():
         return model._select(model._prepare(X, y, sample_weight, None), sorted(map(int, set(candidates))), criterion)
+
+
+def _plain(value: Any) -> Any:
+    """Of NumPy's numbers, Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:

@@ -18,7 +18,7 @@ _MAX_ROLLBACKS = 3
 _EPOCHS_OF_A_TRIAL, _MOST_FAILED_TRIALS = 5, 2
 _MOST_ROWS_TO_LOOK_AT = 5_000
 _COURSE = ("rate", "trust", "n_skipped_in_a_row", "n_rollbacks", "lowest_nll", "lowest_epoch", "last_drop")
-_COURSE += ("n_failed_trials", "revived", "is_done")
+_COURSE += ("n_failed_trials", "revived", "is_done", "first_reason")
 
 
 @dataclass
@@ -39,7 +39,7 @@ class FitReport:
     events: list[str] = field(default_factory=list)
     """What a person should know, in words, in order."""
     component_usage: list[float] = field(default_factory=list)
-    """The share of the training rows that each component answers for."""
+    """The share of the training rows that each component answers for, of those that the atoms leave."""
     n_revived_components: int = 0
     """Times that a dead component was started anew, stayed, since the held-out NLL did not suffer, and was kept."""
     restart_nlls: list[float] = field(default_factory=list)
@@ -109,6 +109,7 @@ class Learner:
         self.rate, self.trust = learning_rate, 1.0  # steps are taken at rate * trust
         self.n_skipped_in_a_row = self.n_rollbacks = 0
         self.report.start_nll = start_nll
+        self.first_reason = ""  # for going back
         # Patience counts from the best epoch, not from the start: one with a spike may be lost before it is bettered.
         self.lowest_nll, self.lowest_epoch, self.last_drop = math.inf, 0, 0
         self.trial: _Trial | None = None
@@ -134,8 +135,10 @@ class Learner:
     def roll_back(self, reason: str) -> None:
         """To the best weights, and on with a lower rate; given up where that has not helped before."""
         self.go_back()
+        self.first_reason = self.first_reason or reason
         if self.n_rollbacks == _MAX_ROLLBACKS:
-            self.failure, self.is_done = self.failure or _diverged(reason), True
+            got = f"{self.first_reason}; {_MAX_ROLLBACKS} returns to the best weights did not help"
+            self.failure, self.is_done = self.failure or _diverged(got), True
         self.n_rollbacks, self.n_skipped_in_a_row = self.n_rollbacks + 1, 0
         self.rate, self.trust = self.rate * min(self.trust, 0.1), 1.0
         self.report.events.append(f"{reason}; back to the best weights, learning rate now {self.rate:.2g}")

@@ -455,9 +455,9 @@ class Mixture(ScalarAnswers, VectorAnswers):
         return pooled(mixtures, weights)
 
     def split(self) -> Mixture:
-        """The components, each as a mixture of one: batch_shape (*B, K)."""
+        """The components, each as a mixture of one: batch_shape (*B, K). Atoms are left out."""
         parts = self.family.map(self.components, lambda tensor: tensor.unsqueeze(len(self.batch_shape) + 1))
-        return self._with(torch.zeros_like(self.logits).unsqueeze(-1), parts)
+        return self._with(torch.zeros_like(self.logits[..., : self.n_components]).unsqueeze(-1), parts)
 
     def prune(self, threshold: float = 1e-3) -> Mixture:
         """Without the components whose weight is below `threshold`; the others share what they had.

@@ -163,7 +163,8 @@ class MixtureHead(nn.Module):
         head, is_other = copy.deepcopy(self), torch.arange(self.n_components) != k
         is_kept = torch.cat([is_other, torch.ones(self.n_weights - self.n_components, dtype=torch.bool)])
         is_kept = torch.cat([is_kept, is_other.repeat_interleave(self.n_raw)])
-        head.linear = nn.Linear(self.linear.in_features, int(is_kept.sum())).to(self.linear.weight)
+        some = torch.Generator()  # not the global one; what it gives is written over
+        head.linear = linear(self.linear.in_features, int(is_kept.sum()), some).to(self.linear.weight)
         head.linear.weight.copy_(self.linear.weight[is_kept])
         head.linear.bias.copy_(self.linear.bias[is_kept])
         head.n_components, head.n_weights = self.n_components - 1, self.n_weights - 1

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .mixture import Mixture
 from .nets import MDN
 from .rows import Rows
 
@@ -17,10 +18,11 @@ _WORST_SHARE, _FEWEST_WORST = 0.05, 10
 def responsibilities(network: MDN, rows: Rows) -> Float[Tensor, "n k"]:
     """Of each row, the probability that it came from each component, given its target; what is left is the atoms'."""
     mixture = network(rows.x)
-    y = rows.points(network.head.family)
-    log_prob = mixture.family.log_prob(mixture.components, y.unsqueeze(1))
-    log_joint = mixture.logits[..., : mixture.n_components] + log_prob
-    return log_joint.softmax(-1) * ~_is_atom(network, y)[:, None]
+    upper = None if rows.upper is None else rows.upper.unsqueeze(1)
+    of_each = Rows(rows.x, rows.y.unsqueeze(1), rows.weight.unsqueeze(1), upper).nll(mixture.split())
+    log_joint = mixture.logits[..., : mixture.n_components] - of_each
+    found = (log_joint + rows.nll(mixture).unsqueeze(1)).exp().nan_to_num(0, 0, 0)
+    return found * ~_is_atom(network, rows.points(network.head.family))[:, None]
 
 
 def _is_atom(network: MDN, y: Tensor) -> Bool[Tensor, "n"]:
@@ -30,9 +32,9 @@ def _is_atom(network: MDN, y: Tensor) -> Bool[Tensor, "n"]:
 
 @torch.no_grad()
 def usage(network: MDN, rows: Rows) -> Float[Tensor, "k"]:
-    """The share of the rows that each component answers for."""
-    shares = responsibilities(network.eval(), rows) * rows.weight[:, None]
-    return shares.sum(0) / rows.weight.sum()
+    """The share of the rows that each component answers for, of those that the atoms leave."""
+    shares = (responsibilities(network.eval(), rows) * rows.weight[:, None]).sum(0)
+    return shares / shares.sum().clamp(min=torch.finfo(shares.dtype).tiny)
 
 
 def is_dead(usage: Float[Tensor, "k"]) -> Bool[Tensor, "k"]:
@@ -68,14 +70,14 @@ def revive(network: MDN, dead: Bool[Tensor, "k"], rows: Rows, generator: torch.G
 
 @torch.no_grad()
 def prune(network: MDN, rows: Rows) -> MDN:
-    """A copy without the component that these rows miss least; its share of the weight is left to the others.
-
-    Without component k the density at y is p(y) (1 - responsibility_k) / (1 - weight_k).
-    """
+    """A copy without the component that these rows miss least; its share of the weight is left to the others."""
     network = copy.deepcopy(network).eval()
-    head, weights = network.head, network(rows.x).weights[..., : network.head.n_components]
-    tiny = torch.finfo(weights.dtype).tiny
-    responsibility = responsibilities(network, rows)
-    loss = (1 - weights).clamp(min=tiny).log() - (1 - responsibility).clamp(min=tiny).log()
-    network.head = head.without(int((loss * rows.weight[:, None]).sum(0).argmin()))
+    mixture, rows = network(rows.x).to(torch.float64), rows.double()
+    losses = []
+    for k in range(mixture.n_components):
+        is_left = torch.arange(mixture.n_components) != k
+        components = mixture.family.map(mixture.components, lambda part, is_left=is_left: part[:, is_left])
+        logits = torch.cat([mixture.logits[:, : len(is_left)][:, is_left], mixture.logits[:, len(is_left) :]], 1)
+        losses.append((rows.nll(Mixture(logits, components, mixture.atoms, validate_args=False)) * rows.weight).sum())
+    network.head = network.head.without(int(torch.stack(losses).argmin()))
     return network

@@ -42,6 +42,11 @@ class Rows:
         middle = middle_of(self.y, self.upper)
         return middle.round() if isinstance(family, ScalarFamily) and family.is_discrete else middle
 
+    def double(self) -> "Rows":
+        """In float64."""
+        upper = None if self.upper is None else self.upper.double()
+        return Rows(self.x.double(), self.y.double(), self.weight.double(), upper)
+
     def take(self, index: Any, weight: Tensor | None = None) -> "Rows":
         """Some of the rows, with the axes that the index has; with these weights, if any are given."""
         upper = None if self.upper is None else self.upper[index]

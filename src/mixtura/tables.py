@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, time, timedelta
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from .errors import MixturaError, MixturaWarning
+from .errors import MixturaError, MixturaWarning, warn
 
 _MAX_LEVELS = 100
 """Levels of a category that get a column of their own; rarer ones share the all-zero code with unseen ones."""
@@ -151,14 +150,13 @@ class TableEncoder:
             unseen = ~np.isin(values.astype(str), np.array(column.levels, dtype=str))
             if unseen.any():
                 names = _quote(sorted(set(values[unseen])))
-                warnings.warn(
+                warn(
                     MixturaWarning(
                         "W-category-unseen",
                         f"{names} in column {column.name!r} ({unseen.sum()} rows), never seen in fit",
                         f"levels such as {_quote(column.levels or ())}",
                         "correct them or fit again; these rows are predicted as of an unknown level",
-                    ),
-                    stacklevel=2,
+                    )
                 )
 
     def _name(self, number_index: int) -> str:

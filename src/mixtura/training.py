@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from .adamw import AdamW
 from .checkpoint import Checkpoint, under
-from .errors import MixturaWarning
+from .errors import MixturaWarning, warn
 from .families import AnyFamily
 from .learner import MOST_SKIPPED_IN_A_ROW, Learner
 from .mixture import Mixture
@@ -143,19 +142,21 @@ def train(
     """
     start, first_epoch = time.perf_counter(), 0
     found, tensors = ({}, {}) if checkpoint is None or checkpoint.found is None else checkpoint.found
-    if found:
-        first_epoch = found["epoch"] + 1
-        for e, learner in enumerate(learners):
-            learner.go_on(found["learners"][e], under(f"learner.{e}.", tensors))
-        start -= learners[0].report.seconds
+    if checkpoint is not None and found:
+        with checkpoint.reading():
+            first_epoch = found["epoch"] + 1
+            for e, learner in enumerate(learners):
+                learner.go_on(found["learners"][e], under(f"learner.{e}.", tensors))
+            start -= learners[0].report.seconds
     running = [learner for learner in learners if not learner.is_done] or [learners[0]]
     stack = Stack([learner.network for learner in running])
     n_steps = [math.ceil(len(learner.learn) / batch_size) for learner in running]
     n_averaged = [min(_MOST_STEPS_AVERAGED, _MOST_EPOCHS_AVERAGED * n) for n in n_steps]
     optimizer = AdamW(stack.values, weight_decay * stack.is_matrix, stack.units, n_averaged)
     is_over = all(learner.is_done for learner in learners)
-    if found and not is_over:
-        optimizer.go_on(under("optimizer.", tensors))
+    if checkpoint is not None and found and not is_over:
+        with checkpoint.reading():
+            optimizer.go_on(under("optimizer.", tensors))
     elif not found:
         for learner, start_nll in zip(running, _judge(stack, running, rows), strict=True):
             learner.begin(learning_rate, start_nll)
@@ -189,6 +190,8 @@ def train(
             _write(checkpoint, epoch, learners, optimizer, not left or epoch + 1 == max_epochs)
             if not left:
                 break
+        for learner in learners:
+            learner.end(rows)
     except KeyboardInterrupt:
         if not catches_interrupt:
             raise
@@ -198,11 +201,11 @@ def train(
             learner.report.events.append(f"interrupted in epoch {n_epochs}; the best weights so far are kept")
         got = f"an interrupt in epoch {running[0].report.n_epochs}"
         fix = "fit again for more; the model is usable as it is"
-        warnings.warn(MixturaWarning("W-interrupted", got, f"up to {max_epochs} epochs", fix), stacklevel=2)
+        warn(MixturaWarning("W-interrupted", got, f"up to {max_epochs} epochs", fix))
+        for learner in learners:
+            learner.end(rows)
     finally:
         torch.set_num_threads(n_threads)
-    for learner in learners:
-        learner.end(rows)
     failures = [learner.failure for learner in learners if learner.failure is not None]
     if len(failures) == len(learners):
         raise failures[0]
