@@ -24,8 +24,8 @@ from mixtura import (
 )
 from mixtura.adamw import AdamW
 from mixtura.learner import Learner
-from mixtura.nets import linear
-from mixtura.revival import prune, usage
+from mixtura.nets import BatchEnsemble, Periodic, linear
+from mixtura.revival import is_dead, prune, revive, usage
 from mixtura.rows import Rows
 from mixtura.stack import Stack, nll_and_slope
 from mixtura.training import starting_mixture, train
@@ -359,12 +359,15 @@ def backbone_of(kind: str, g: torch.Generator) -> nn.Module:
     """An MLP, which is stacked by batched products; layers that vmap can follow; layers with running means."""
     if kind == "MLP":
         return MLP(1, (8, 8), g)
+    if kind == "members":
+        return BatchEnsemble(1, (8, 8), 3, torch.tensor([0]), g)
     layers = [linear(1, 8, g), nn.Tanh(), linear(8, 8, g), nn.BatchNorm1d(8) if kind == "batch norm" else nn.Tanh()]
     return nn.Sequential(*layers).double()
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_joint"), [("MLP", True), ("other layers", True), ("batch norm", False), ("frozen", False)]
+    ("kind", "is_joint"),
+    [("MLP", True), ("members", True), ("other layers", True), ("batch norm", False), ("frozen", False)],
 )
 @pytest.mark.parametrize("target", ["scalar", "vector", "censored"])
 def test_a_stacked_run_gives_each_network_what_it_gets_alone(kind, is_joint, target):
@@ -379,7 +382,7 @@ def test_a_stacked_run_gives_each_network_what_it_gets_alone(kind, is_joint, tar
 
     def learner(e: int) -> Learner:
         g = torch.Generator().manual_seed(e)
-        head = MixtureHead(8, 3, event, generator=g).double()
+        head = MixtureHead(8, 3, event, n_members=3 if kind == "members" else None, generator=g).double()
         network = MDN(backbone_of(kind if kind != "frozen" else "MLP", g), head).double()
         if kind == "frozen":
             network.backbone[0].requires_grad_(False)
@@ -418,6 +421,72 @@ def test_the_gradient_of_stacked_layers_is_that_of_autograd():
         rows.nll(network(rows.x)).mean().backward()
         theirs = torch.cat([parameter.grad.reshape(-1) for parameter in network.parameters()])
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("event", "has_atoms"), [(None, False), (None, True), (2, False)])
+def test_members_are_trained_each_and_judged_as_a_pool(event, has_atoms):
+    g = torch.Generator().manual_seed(0)
+
+    def network() -> MDN:
+        atoms = torch.tensor([0.0]) if has_atoms else None
+        backbone = BatchEnsemble(3, (16, 12), 4, torch.tensor([0, 2]), g)
+        return MDN(backbone, MixtureHead(12, 3, event, atoms=atoms, n_members=4, generator=g)).double()
+
+    networks = [network(), network()]
+    shape = (2, 20) if event is None else (2, 20, event)
+    x, y, weight = (torch.rand(some, generator=g, dtype=torch.float64) for some in ((2, 20, 3), shape, (2, 20)))
+    y[:, :3] = 0
+    rows = Rows(x, y, weight)
+    expected = []
+    for e, one in enumerate(copy.deepcopy(networks)):
+        of_members = one.head(one.backbone(x[e]))
+        loss = (-of_members.log_prob(y[e].unsqueeze(1)).mean(1) * weight[e]).sum()
+        gradient = torch.cat([part.reshape(-1) for part in torch.autograd.grad(loss, list(one.parameters()))])
+        pool = Mixture.pool([of_members[:, m] for m in range(4)])
+        expected.append((loss.detach(), gradient, -pool.log_prob(y[e]).detach()))
+        close(one(x[e]).log_prob(y[e]), pool.log_prob(y[e]))
+    stack = Stack(networks)
+    with torch.no_grad():
+        nlls = stack.nll(rows)
+    losses, gradients = stack.loss_and_gradient(rows)
+    for found, theirs in zip((losses, gradients, nlls), zip(*expected, strict=True), strict=True):
+        close(found, torch.stack(theirs))
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
+
+
+def test_waves_are_learned_functions_of_single_features():
+    g = torch.Generator().manual_seed(0)
+    waves = Periodic(4, torch.tensor([1, 3]), g)
+    x = torch.randn(5, 4, generator=g)
+    found = waves(x)
+    assert found.shape == (5, waves.out_features) == (5, 4 + 2 * 8)
+    assert torch.equal(found[:, :4], x)
+    x[:, [0, 2]] += 1
+    assert torch.equal(waves(x)[:, 4:], found[:, 4:])
+    x[:, 1] += 1
+    assert not torch.equal(waves(x)[:, 4:12], found[:, 4:12])
+    assert torch.equal(waves(x)[:, 12:], found[:, 12:])
+
+
+def test_a_dead_component_of_a_member_comes_back():
+    g = torch.Generator().manual_seed(0)
+    head = MixtureHead(8, 2, n_members=3, generator=g)
+    network = MDN(BatchEnsemble(1, (8,), 3, torch.tensor([0]), g), head)
+    family = get_family("normal")
+    head.start_from(Mixture(torch.zeros(2), family.from_parameters(torch.tensor([-1.0, 1.0]), torch.ones(2))), gain=0.0)
+    with torch.no_grad():
+        head.linear.bias[1, 2] = 50.0  # the mean of the first component of the second member
+    rows, dead = make_rows(), torch.zeros(6, dtype=torch.bool)
+    dead[2] = True
+    assert torch.equal(is_dead(usage(network, rows)), dead)
+    before = head.linear.bias.detach().clone()
+    revive(network, dead, rows, g)
+    assert not is_dead(usage(network, rows)).any()
+    moved = (head.linear.bias != before).any(1)
+    assert moved.tolist() == [False, True, False]
 
 
 def test_a_backbone_that_vmap_cannot_follow_is_trained_one_after_the_other():

@@ -93,7 +93,8 @@ def fit(
     n_components: Annotated[str, typer.Option(help="Components of the mixture; or auto.")] = "5",
     family: Annotated[str, typer.Option(help="Law of a component, such as normal, student_t, gamma.")] = "normal",
     atoms: Annotated[str, typer.Option(help="Values with a probability of their own, with commas; or auto.")] = "",
-    max_epochs: Annotated[int, typer.Option(help="Most passes over the rows.")] = 300,
+    preset: Annotated[str, typer.Option(help="How much work it is worth: fast, balanced or best.")] = "fast",
+    max_epochs: Annotated[int | None, typer.Option(help="Most passes over the rows; else the preset says.")] = None,
     random_state: Annotated[int, typer.Option(help="Seed; the same seed gives the same model.")] = 0,
 ) -> None:
     """Learn the density of a column given the others, and save the model."""
@@ -115,6 +116,7 @@ def fit(
             _err.print("note: column 'Unnamed: 0' has no name; if it counts rows, --drop 'Unnamed: 0'", style="yellow")
         model = MDNRegressor(
             int(n_components) if n_components.removeprefix("-").isdecimal() else n_components,
+            preset=preset,
             family=family,
             covariance_type="full" if family in ("normal", "student_t") else "diag",
             atoms=_atoms(atoms),

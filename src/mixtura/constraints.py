@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .families import Family
+from .presets import PRESETS
 
 
 def is_int(least: int) -> Callable[[Any], bool]:
@@ -15,6 +16,10 @@ def is_int(least: int) -> Callable[[Any], bool]:
 
 def is_real(low: float, high: float) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) < high
+
+
+def _or_none(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or is_valid(value)
 
 
 def _is_bool(value: Any) -> bool:
@@ -54,19 +59,20 @@ CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "'full', 'diag', 'spherical' or 'low_rank'",
     ),
     "atoms": (_is_atoms, "None, 'auto' or finite numbers"),
-    "hidden_layer_sizes": (_is_layers, "a sequence of integers >= 1"),
-    "scale_floor": (lambda value: value is None or is_real(0, np.inf)(value), "None or a finite number >= 0"),
+    "preset": (_is_one_of(*PRESETS), "'fast', 'balanced' or 'best'"),
+    "hidden_layer_sizes": (_or_none(_is_layers), "None or a sequence of integers >= 1"),
+    "scale_floor": (_or_none(is_real(0, np.inf)), "None or a finite number >= 0"),
     "weight_floor": (is_real(0, 1), "a number >= 0 and < 1/n_components"),
-    "max_epochs": (is_int(1), "an integer >= 1"),
-    "batch_size": (lambda value: value is None or is_int(1)(value), "None or an integer >= 1"),
+    "max_epochs": (_or_none(is_int(1)), "None or an integer >= 1"),
+    "batch_size": (_or_none(is_int(1)), "None or an integer >= 1"),
     "learning_rate": (lambda value: is_real(0, np.inf)(value) and value > 0, "a finite number > 0"),
     "weight_decay": (is_real(0, np.inf), "a finite number >= 0"),
-    "patience": (is_int(1), "an integer >= 1"),
+    "patience": (_or_none(is_int(1)), "None or an integer >= 1"),
     "validation_fraction": (is_real(0, 1), "a number >= 0 and < 1"),
-    "n_restarts": (is_int(1), "an integer >= 1"),
-    "pool_restarts": (_is_bool, "True or False"),
+    "n_restarts": (_or_none(is_int(1)), "None or an integer >= 1"),
+    "pool_restarts": (_or_none(_is_bool), "None, True or False"),
     "revive": (_is_bool, "True or False"),
-    "noise": (lambda value: value is None or is_real(0, np.inf)(value), "None or a finite number >= 0"),
+    "noise": (_or_none(is_real(0, np.inf)), "None or a finite number >= 0"),
     "random_state": (is_seed, "None, an integer >= 0 and < 2**32, or a RandomState"),
     "verbose": (_is_bool, "True or False"),
 }

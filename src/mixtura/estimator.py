@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,7 +34,8 @@ from .errors import MixturaError, MixturaWarning, coded, warn
 from .families import AnyFamily, ScalarFamily, describe, from_description, get_family
 from .learner import FitReport, Learner
 from .mixture import Mixture
-from .nets import MDN, MLP, MixtureHead
+from .nets import MDN, MLP, BatchEnsemble, MixtureHead
+from .presets import PRESETS, Preset
 from .rows import Rows
 from .scores import censored_nll
 from .selection import Criterion, Selection, select
@@ -53,7 +54,6 @@ from .targets import (
 from .training import starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
-_ENOUGH_ROWS = 800
 _NO_MATTER = {"max_epochs", "verbose", "random_state", "pool_restarts", "hidden_layer_sizes", "n_components"}
 """Parameters that may change when training is gone on with, or whose effect is what counts: the first weights."""
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -74,6 +74,8 @@ class _Task:
     judge: Tensor | None
     floor: Tensor
     """Smallest scale of each coordinate."""
+    places: Tensor
+    """Indices of the features that take more than two values."""
     told: list[str]
     """Events for the report."""
     seed: int
@@ -91,6 +93,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     n_components
         Components of the mixture. A few more than the modes you expect; they are not modes. ``"auto"`` chooses by
         cross-validation, with ten to thirty times the work: see `select_components`.
+    preset
+        How much work a fit is worth. ``"fast"``: one small network. ``"balanced"``: eight members that share their
+        layers (a `BatchEnsemble`), with waves of each number; the answer is the pool of their mixtures. ``"best"``:
+        four of these, each with other rows held out.
     family
         Law of a component: ``"normal"``, ``"student_t"``, ``"laplace"``, ``"asymmetric_laplace"``, ``"logistic"``; for
         positive numbers ``"lognormal"`` and ``"gamma"``; between bounds ``"beta"`` and ``"truncated_normal"``; for
@@ -103,7 +109,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         Values of a scalar target with a probability of their own, such as rain of exactly 0; ``"auto"`` takes those
         that repeat beyond what a continuous law allows, and says so in the report.
     hidden_layer_sizes
-        Widths of the network's hidden layers.
+        Widths of the network's hidden layers; as of the other parameters that may be None, the preset says which.
     scale_floor
         Smallest scale of a component, in units of y; None is 1e-3 of the target's standard deviation, or the spread of
         the rounding where most values repeat.
@@ -125,13 +131,15 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         Networks that are trained at once from different starts. The one with the best held-out NLL is kept, or all.
     pool_restarts
         Whether to keep all of them, and to answer with the pool of their mixtures: more accurate, and slower to ask.
+        Each then holds out other rows.
     revive
         Whether components that have come to answer for next to no row are started anew where rows are explained worst;
         they stay if the held-out NLL does not suffer.
     noise
         Standard deviation of normal noise that is added to features and target in every batch, as a fraction of their
         own; it smooths the density that is learned from few rows. None is 8/n for n training rows, at most 0.2, and
-        none from 800 rows on. A target that is censored, has atoms, or lives on a part of the line stays as it is.
+        none from 800 rows on, or from 200 on where there are members. A target that is censored, has atoms, or lives on
+        a part of the line stays as it is.
     random_state
         Seed of everything random; the same seed gives the same model to the bit on one machine, with one number of
         torch's threads (where a network is so large that it takes more than one) and its usual default dtype.
@@ -176,26 +184,28 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self,
         n_components: int | str = 5,
         *,
+        preset: str = "fast",
         family: str | AnyFamily | Sequence[str | AnyFamily] = "normal",
         covariance_type: str = "full",
         atoms: Sequence[float] | str | None = None,
-        hidden_layer_sizes: Sequence[int] = (64, 64),
+        hidden_layer_sizes: Sequence[int] | None = None,
         scale_floor: float | None = None,
         weight_floor: float = 1e-4,
-        max_epochs: int = 300,
+        max_epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float = 5e-3,
         weight_decay: float = 1e-2,
-        patience: int = 30,
+        patience: int | None = None,
         validation_fraction: float = 0.125,
-        n_restarts: int = 1,
-        pool_restarts: bool = False,
+        n_restarts: int | None = None,
+        pool_restarts: bool | None = None,
         revive: bool = True,
         noise: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ):
         self.n_components = n_components
+        self.preset = preset
         self.family = family
         self.covariance_type = covariance_type
         self.atoms = atoms
@@ -288,7 +298,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 generator = torch.Generator().manual_seed(int(task.random.randint(2**31 - 1)))
                 network = copy.deepcopy(network).float()
                 with torch.no_grad():
-                    outputs = network.head.linear(network.backbone(task.rows.x[task.learn]))
+                    outputs = network.head.linear(network.backbone(task.rows.x[task.learn])).flatten(0, -2)
                     network.head.set_units(network.head.split(outputs.median(0).values)[1])
                 learners.append(Learner(network, task.learn, task.judge, generator))
             return self._finish(task, learners)
@@ -318,8 +328,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         checkpoint = None if checkpoint_dir is None else Checkpoint(checkpoint_dir, resume)
         task = self._prepare(X, y, sample_weight, eval_set)
         self._choose(task, {} if checkpoint is None else checkpoint.about)
-        seeds = [task.seed, *(int(task.random.randint(2**31 - 1)) for _ in range(int(self.n_restarts) - 1))]
-        learners = [self._learner(task, task.learn, task.judge, self.n_components_, seed) for seed in seeds]
+        recipe = self._recipe
+        learners = [self._learner(task, task.learn, task.judge, self.n_components_, task.seed, recipe)]
+        for _ in range(recipe.n_restarts - 1):
+            seed, learn, judge = int(task.random.randint(2**31 - 1)), task.learn, task.judge
+            if recipe.pool_restarts and judge is not None and eval_set is None:
+                every = torch.cat([learn, judge])
+                learn, judge = map(torch.as_tensor, train_test_split(every, test_size=len(judge), random_state=seed))
+            learners.append(self._learner(task, learn, judge, self.n_components_, seed, recipe))
         if checkpoint is not None:
             checkpoint.bind(self._fingerprint(task, learners))
         return self._finish(task, learners, checkpoint)
@@ -338,7 +354,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         report.move(*(self._units.log_scale(task.rows.take(part)) for part in (best.learn, best.judge)))
         report.events[:0] = task.told
         # In float64 from here on: a row alone gets what it gets in a batch.
-        kept = learners if self.pool_restarts else [best]
+        kept = learners if self._recipe.pool_restarts else [best]
         self.networks_: list[MDN] = [learner.network.double() for learner in kept]  # pyright: ignore
         self.fit_report_ = report
         return self
@@ -395,7 +411,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             n_held_out = min(max(1, round(float(self.validation_fraction) * n_counted)), n_counted - 2)
             parts = train_test_split(np.arange(n_counted), test_size=n_held_out, random_state=random)
             learn, judge = (torch.as_tensor(part) for part in parts)
-        return _Task(rows, learn, judge, floor, told, seed, random)
+        places = torch.tensor(
+            [j for j, values in enumerate(rows.x[learn].T) if len(values.unique()) > 2], dtype=torch.long
+        )
+        return _Task(rows, learn, judge, floor, places, told, seed, random)
 
     def _choose(self, task: _Task, about: dict[str, Any]) -> None:
         """The number of components: as it was given, as it was chosen before a crash, or by cross-validation."""
@@ -420,8 +439,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             got = f"weight_floor={self.weight_floor} with {max(candidates)} components"
             raise MixturaError("E-head-parameter", got, "room above the floor", "lower weight_floor, or the candidates")
 
+        recipe = replace(self._recipe, n_members=None)
+
         def make(fit: Tensor, stop: Tensor, k: int) -> Learner:
-            return self._learner(task, fit, stop, k, task.seed)
+            return self._learner(task, fit, stop, k, task.seed, recipe)
 
         chosen = select(
             task.rows,
@@ -439,10 +460,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 chosen.table[column] += self._units.log_scale(task.rows.take(judged))
         return chosen
 
-    def _learner(self, task: _Task, learn: Tensor, judge: Tensor | None, k: int, seed: int) -> Learner:
+    def _learner(self, task: _Task, learn: Tensor, judge: Tensor | None, k: int, seed: int, recipe: Preset) -> Learner:
         """A network with k components and a start near the marginal density of its rows."""
         generator = torch.Generator().manual_seed(seed)
-        network = self._build_network(task.rows.x.shape[1], k, task.floor, generator)
+        network = self._build_network(recipe, task.places, task.rows.x.shape[1], k, task.floor, generator)
         head, own = network.head, task.rows.take(learn)
         head.start_from(starting_mixture(own.points(head.family), k, head.family, own.weight, seed, head.atoms))
         return Learner(network, learn, judge, generator)
@@ -465,13 +486,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     ) -> None:
         n_learn = len(learners[0].learn)
         judged = self._units.log_scale(rows.take(learners[0].judge))
-        noise = _usual_noise(n_learn) if self.noise is None else float(self.noise)
+        usual = min(0.2, 8 / n_learn) if n_learn < self._recipe.enough_rows else 0.0
+        noise = usual if self.noise is None else float(self.noise)
         is_affine = all(part.closed_under == "affine" for part in scalar_families(self.family_, 1))
         may_move = is_affine and rows.upper is None and not len(self.atoms_)
         console = Console(stderr=True)
         hidden = not (self.verbose and (console.is_terminal or console.is_jupyter))
         with Progress(console=console, transient=True, disable=hidden) as bar:
-            task = bar.add_task("fitting", total=self.max_epochs)
+            task = bar.add_task("fitting", total=self._recipe.max_epochs)
 
             def show() -> None:
                 lowest = min(learner.report.valid_nll[-1] for learner in learners) + judged
@@ -481,11 +503,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             train(
                 learners,
                 rows,
-                max_epochs=int(self.max_epochs),
+                max_epochs=self._recipe.max_epochs,
                 batch_size=int(self.batch_size or (32 if n_learn < 5_000 else 256)),
                 learning_rate=float(self.learning_rate),
                 weight_decay=float(self.weight_decay),
-                patience=int(self.patience),
+                patience=self._recipe.patience,
                 revives=bool(self.revive),
                 x_noise=noise,
                 y_noise=noise if may_move else 0.0,
@@ -493,6 +515,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 catches_interrupt=catches_interrupt,
                 on_epoch=None if hidden else show,
             )
+
+    @property
+    def _recipe(self) -> Preset:
+        """The preset, but for what was set."""
+        given = {field.name: getattr(self, field.name, None) for field in fields(Preset)}
+        return replace(
+            PRESETS[self.preset], **{name: _plain(value) for name, value in given.items() if value is not None}
+        )
 
     def _check_parameters(self) -> None:
         for name, (is_valid, expected) in CONSTRAINTS.items():
@@ -578,6 +608,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     def _build_network(
         self,
+        recipe: Preset,
+        places: Tensor,
         n_inputs: int,
         k: int,
         floor: Tensor,
@@ -585,7 +617,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         device: str = "cpu",
     ) -> MDN:
         with torch.device(device):
-            backbone = MLP(n_inputs, [int(size) for size in self.hidden_layer_sizes], generator)
+            sizes = [int(size) for size in recipe.hidden_layer_sizes]
+            if recipe.n_members is None:
+                backbone = MLP(n_inputs, sizes, generator)
+            else:
+                backbone = BatchEnsemble(n_inputs, sizes, recipe.n_members, places, generator)
             head = MixtureHead(
                 backbone.out_features,
                 k,
@@ -594,6 +630,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 atoms=self._units.network_atoms,
                 scale_floor=floor if self._event_size else floor[0],
                 weight_floor=float(self.weight_floor),
+                n_members=recipe.n_members,
                 generator=generator,
             )
         return MDN(backbone, head).float()
@@ -714,7 +751,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if parameters["n_components"] != "auto":
             parameters["n_components"] = self.n_components_
         layers = [layer for layer in self.networks_[0].backbone.modules() if isinstance(layer, nn.Linear)]
-        parameters["hidden_layer_sizes"] = [layer.out_features for layer in layers]
+        sizes = [layer.out_features for layer in layers]
+        parameters["hidden_layer_sizes"] = None if self.hidden_layer_sizes is None else sizes
         if isinstance(self.random_state, np.random.RandomState):
             parameters["random_state"] = None  # a generator that has moved on is no setting
         if not isinstance(self.family, str):
@@ -727,6 +765,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             "has_feature_names": hasattr(self, "feature_names_in_"),
             "target_names": self.target_names_,
             "n_components": self.n_components_,
+            "hidden_layer_sizes": sizes,
+            "n_members": self.networks_[0].head.n_members,
             "y_shape": list(self._y_shape),
             "report": asdict(self.fit_report_),
         }
@@ -743,7 +783,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         """The fitted model that `save` described. Raises whatever an ill-formed description leads to."""
 
         self = cls(**manifest["parameters"])
-        self.hidden_layer_sizes = tuple(self.hidden_layer_sizes)
+        sizes, n_members = manifest["hidden_layer_sizes"], manifest["n_members"]
+        if self.hidden_layer_sizes is not None:
+            self.hidden_layer_sizes = tuple(self.hidden_layer_sizes)
+            if self.hidden_layer_sizes != tuple(sizes):
+                raise ValueError("the network has other layers than were announced")
         if isinstance(self.family, dict):
             self.family = from_description(self.family)
         self._check_parameters()
@@ -772,8 +816,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         parts = {name.split(".", 1)[0] for name in under("network.", tensors)}
         if parts != {str(i) for i in range(max(1, len(parts)))}:
             raise ValueError("the networks are not numbered from 0 on")
-        n_tensors = len(parts) * (2 * len(self.hidden_layer_sizes) + 3 + bool(len(self.atoms_)))
-        if len(under("network.", tensors)) != n_tensors:
+        if not all(map(is_int(1), sizes)) or not (n_members is None or is_int(1)(n_members)):
+            raise ValueError("sizes and members are no numbers")
+        n_tensors = 2 * len(sizes) + 3 + bool(len(self.atoms_)) + 5 * (n_members is not None)
+        if len(under("network.", tensors)) != len(parts) * n_tensors:
             raise ValueError("the network has other layers than were announced")
         if self.atoms_.ndim != 1:
             raise ValueError("the atoms are no list")
@@ -783,8 +829,12 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.networks_ = []
         for i in range(len(parts)):  # sizes are compared before any memory is taken
             floor = torch.zeros(self._event_size or 1)  # which is among the tensors
-            network = self._build_network(self.encoder_.n_encoded, self.n_components_, floor, device="meta")
-            network.load_state_dict(under(f"network.{i}.", tensors), assign=True)
+            own = under(f"network.{i}.", tensors)
+            places = own.get("backbone.embedding.places", torch.empty(0))
+            recipe = replace(self._recipe, hidden_layer_sizes=sizes, n_members=n_members)
+            n_inputs = self.encoder_.n_encoded
+            network = self._build_network(recipe, places, n_inputs, self.n_components_, floor, device="meta")
+            network.load_state_dict(own, assign=True)
             self.networks_.append(network.double().eval())
         self.fit_report_ = FitReport(**manifest["report"])
         if not np.isfinite(self.fit_report_.best_nll):
@@ -805,15 +855,6 @@ def load(path: str | os.PathLike[str]) -> MDNRegressor:
         return MDNRegressor._from_state(manifest, tensors)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise corrupt(Path(path), error) from error
-
-
-def _usual_noise(n: int) -> float:
-    """What noise helps n rows, found on problems of known truth (docs/training.md).
-
-    The rule of thumb of Rothfuss et al. (2019, Noise regularization for conditional density estimation), by a kernel's
-    bandwidth, n^(-1/(d + 4)), is several times wider; it helps below 50 rows and costs much above.
-    """
-    return min(0.2, 8 / n) if n < _ENOUGH_ROWS else 0.0
 
 
 def _shares(values: Iterable[float], target: Target, weight: NDArray[np.float64]) -> str:

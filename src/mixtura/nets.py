@@ -15,6 +15,7 @@ from .families import AnyFamily, family_of, get_family
 from .mixture import Mixture
 
 _DRAWS, _SMALLEST_UNIT = 64, 1e-2
+_WIDEST_FREQUENCY, _N_WAVES, _N_OF_WAVES = 0.1, 16, 8
 
 
 def linear(in_features: int, out_features: int, generator: torch.Generator | None = None) -> nn.Linear:
@@ -24,6 +25,51 @@ def linear(in_features: int, out_features: int, generator: torch.Generator | Non
     for parameter in (layer.weight, layer.bias):
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
     return layer
+
+
+class Periodic(nn.Module):
+    """Features, followed by learned functions of each one: linear combinations of waves, rectified.
+
+    A network of smooth layers learns slowly what changes fast along a feature; waves of random length, which are
+    learned, too, let it.
+
+    Parameters
+    ----------
+    n_features
+        p.
+    places
+        Indices of the features that get waves; no waves for those of two values.
+    generator
+        Source of the initial weights; None takes torch's global one.
+
+    References
+    ----------
+    Gorishniy, Rubachev and Babenko (2022), On embeddings for numerical features in tabular deep learning.
+    """
+
+    places: Tensor
+
+    def __init__(self, n_features: int, places: Tensor, generator: torch.Generator | None = None):
+        super().__init__()
+        n = len(places)
+        self.register_buffer("places", places.clone())
+        self.frequency = nn.Parameter(_WIDEST_FREQUENCY * torch.randn(n, _N_WAVES, generator=generator))
+        bound = 1 / math.sqrt(2 * _N_WAVES)
+        self.weight = nn.Parameter((2 * torch.rand(n, 2 * _N_WAVES, _N_OF_WAVES, generator=generator) - 1) * bound)
+        self.bias = nn.Parameter((2 * torch.rand(n, _N_OF_WAVES, generator=generator) - 1) * bound)
+        self.out_features = n_features + n * _N_OF_WAVES
+
+    def forward(self, x: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch q"]:
+        """Features and what the waves make of them."""
+        return embedded(x, self.places, self.frequency, self.weight, self.bias)
+
+
+def embedded(x: Tensor, places: Tensor, frequency: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Of rows (*E, n, p) and parameters with axes (*E), the output of a `Periodic`."""
+    angle = 2 * math.pi * x[..., places].unsqueeze(-1) * frequency.unsqueeze(-3)
+    waves = torch.cat([angle.cos(), angle.sin()], -1)  # (*E, n, places, 2 waves)
+    found = (waves.transpose(-2, -3) @ weight).transpose(-2, -3) + bias.unsqueeze(-3)
+    return torch.cat([x, found.relu().flatten(-2)], -1)
 
 
 class MLP(nn.Sequential):
@@ -46,6 +92,70 @@ class MLP(nn.Sequential):
             layers += [linear(size, next_size, generator), nn.SiLU()]
         super().__init__(*layers)
         self.out_features = sizes[-1]
+
+
+class BatchEnsemble(nn.Module):
+    """Members that share an MLP: each sees the features through signs and scales of its own.
+
+    Nearly as good as so many networks, at the price of one; each is better, too, since what they share is held in
+    place by all. The head has a layer of its own for each member.
+
+    Parameters
+    ----------
+    in_features, hidden_layer_sizes, generator
+        As for `MLP`.
+    n_members
+        k.
+    places
+        As for `Periodic`.
+
+    References
+    ----------
+    Wen, Tran and Ba (2020), BatchEnsemble. Gorishniy, Kotelnikov and Babenko (2025), TabM, whose "mini" variant it is.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_layer_sizes: Sequence[int],
+        n_members: int,
+        places: Tensor,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        embedding = Periodic(in_features, places, generator)
+        signs = torch.randint(2, (n_members, embedding.out_features), generator=generator)
+        self.signs = nn.Parameter(2.0 * signs - 1)
+        self.embedding = embedding
+        self.layers = MLP(embedding.out_features, hidden_layer_sizes, generator)
+        self.out_features = self.layers.out_features
+
+    def forward(self, x: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch k q"]:
+        """Features of each member."""
+        return self.layers(self.embedding(x).unsqueeze(-2) * self.signs)
+
+
+class MemberLinear(nn.Module):
+    """A linear layer for each of k members.
+
+    Parameters
+    ----------
+    n_members, in_features, out_features
+        k, and what each member's layer takes and returns.
+    generator
+        Source of the initial weights; None takes torch's global one.
+    """
+
+    def __init__(self, n_members: int, in_features: int, out_features: int, generator: torch.Generator | None = None):
+        super().__init__()
+        layers = [linear(in_features, out_features, generator) for _ in range(n_members)]
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+        self.in_features, self.out_features = in_features, out_features
+
+    def forward(self, features: Float[Tensor, "*batch k p"]) -> Float[Tensor, "*batch k q"]:
+        """Outputs of each member, from its features."""
+        return (features.unsqueeze(-2) @ self.weight.mT).squeeze(-2) + self.bias
 
 
 class MixtureHead(nn.Module):
@@ -75,6 +185,8 @@ class MixtureHead(nn.Module):
         No weight falls below it (0 <= weight_floor < 1/M), so that a component's gradient never vanishes.
     generator
         Source of the initial weights; None takes torch's global one.
+    n_members
+        None, or k of a `BatchEnsemble`: features and mixtures then have an axis more.
 
     Raises
     ------
@@ -110,6 +222,7 @@ class MixtureHead(nn.Module):
         scale_floor: Tensor | float = 1e-3,
         weight_floor: float = 1e-4,
         generator: torch.Generator | None = None,
+        n_members: int | None = None,
     ):
         super().__init__()
         sizes = {"in_features": in_features, "n_components": n_components, "event_size": event_size}
@@ -131,7 +244,12 @@ class MixtureHead(nn.Module):
         self.register_buffer("scale_floor", floor)
         self.register_buffer("atoms", atoms)
         self.units = {}
-        self.linear = linear(in_features, n_weights + n_components * self.n_raw, generator)
+        self.n_members, n_outputs = n_members, n_weights + n_components * self.n_raw
+        self.linear: nn.Linear | MemberLinear
+        if n_members is None:
+            self.linear = linear(in_features, n_outputs, generator)
+        else:
+            self.linear = MemberLinear(n_members, in_features, n_outputs, generator)
 
     def forward(self, features: Float[Tensor, "*batch in_features"]) -> Mixture:
         """The mixture predicted for each row of features."""
@@ -254,5 +372,18 @@ class MDN(nn.Module):
         self.backbone, self.head = backbone, head
 
     def forward(self, rows: Float[Tensor, "*batch p"]) -> Mixture:
-        """The mixture predicted for each row."""
-        return self.head(self.backbone(rows))
+        """The mixture predicted for each row; that of all members, where there are some."""
+        mixture = self.head(self.backbone(rows))
+        return mixture if self.head.n_members is None else _pooled(mixture)
+
+
+def _pooled(mixture: Mixture) -> Mixture:
+    """The mixture of the members' mixtures, which are along the last axis; an atom has the mean of its masses."""
+    logits, place = mixture.logits - math.log(mixture.batch_shape[-1]), len(mixture.batch_shape) - 1
+    k = mixture.n_components
+    parts = [logits[..., :k].flatten(-2)]
+    if mixture.atoms is not None:
+        parts.append(logits[..., k:].logsumexp(-2))
+    components = mixture.family.map(mixture.components, lambda part: part.flatten(place, place + 1))
+    atoms = None if mixture.atoms is None else mixture.atoms[..., 0, :]
+    return Mixture.of_parts(mixture.family, torch.cat(parts, -1), components, atoms)

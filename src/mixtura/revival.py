@@ -1,6 +1,7 @@
 """Components that rows do without: dead ones are started anew where rows are explained worst, or one is removed."""
 
 import copy
+import math
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,17 +56,20 @@ def revive(network: MDN, dead: Bool[Tensor, "k"], rows: Rows, generator: torch.G
     loss, y = torch.where(_is_atom(network, y), -torch.inf, loss), y.double()
     worst = loss.topk(min(len(rows), max(_FEWEST_WORST, int(_WORST_SHARE * len(rows))))).indices
     raw_logits, _ = head.split(head.linear(network.backbone(rows.x)))
-    n_raw, share = head.n_raw, 0.5 / head.n_components
-    for k in dead.nonzero()[:, 0].tolist():
+    level = raw_logits.logsumexp(-1).mean(0) + math.log(0.5 / head.n_components)  # of each member, if there are some
+    n_outputs, n_raw = head.linear.out_features, head.n_raw
+    weight, bias = head.linear.weight.view(-1, n_outputs, head.linear.in_features), head.linear.bias.view(-1, n_outputs)
+    for place in dead.nonzero()[:, 0].tolist():
+        member, k = divmod(place, head.n_components)
         centre = worst[torch.randint(len(worst), (), generator=generator)]
         distance = (y[worst] - y[centre]).reshape(len(worst), -1).norm(dim=-1)
         members = worst[distance.argsort()[: max(2, len(worst) // 2)]]
         component = head.family.fit(y[members], rows.weight[members, None].double())
         raw = head.family.unbuild(component, head.scale_floor.double())[0]
-        place = slice(head.n_weights + k * n_raw, head.n_weights + (k + 1) * n_raw)
-        for rows_of_head, bias in ((place, raw), (k, raw_logits.logsumexp(-1).mean() + torch.tensor(share).log())):
-            head.linear.weight[rows_of_head] = 0
-            head.linear.bias[rows_of_head] = bias.to(head.linear.bias)
+        first = head.n_weights + k * n_raw
+        for outputs, value in ((slice(first, first + n_raw), raw), (k, level.reshape(-1)[member])):
+            weight[member, outputs] = 0
+            bias[member, outputs] = value.to(bias)
 
 
 @torch.no_grad()

@@ -1,13 +1,15 @@
 """Many networks of one shape as one: restarts, members of an ensemble, folds."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .nets import MDN, MLP, MixtureHead
+from .nets import MDN, MLP, BatchEnsemble, MixtureHead, embedded
 from .rows import Rows
 
 
@@ -41,8 +43,10 @@ class Stack:
         self._layers, self._features = None, None
         first = self.networks[0]
         if isinstance(first, MDN) and all(_is_alike(first, network) for network in self.networks):
-            if type(first.backbone) is MLP:
+            if type(first.backbone) is MLP and first.head.n_members is None:
                 self._layers = _Layers(self._stacked)
+            elif type(first.backbone) is BatchEnsemble:
+                self._layers = _Members(self._stacked, first.backbone.embedding.places)
             elif len(self) > 1 and not any(True for _ in first.backbone.buffers()):
                 self._features = _vmapped(first.backbone)
 
@@ -55,9 +59,16 @@ class Stack:
         return self._layers is not None or self._features is not None
 
     @property
+    def n_members(self) -> int:
+        """How many mixtures each network makes of a row."""
+        return 1 if self._layers is None else self._layers.n_members
+
+    @property
     def is_matrix(self) -> Bool[Tensor, "P"]:
-        """Of each parameter, whether it is of a matrix."""
-        return torch.cat([torch.full((p.numel(),), p.ndim >= 2, device=p.device) for p in self._parameters[0]])
+        """Of each parameter, whether it is of a matrix of weights."""
+        named = [(name, p) for name, p in self.networks[0].named_parameters() if p.requires_grad]
+        are = [p.ndim >= 2 and name.rsplit(".")[-1].startswith("weight") for name, p in named]
+        return torch.cat([torch.full((p.numel(),), is_one) for is_one, (_, p) in zip(are, named, strict=True)])
 
     @property
     def units(self) -> Float[Tensor, "E P"]:
@@ -77,7 +88,9 @@ class Stack:
         """Of each network, the NLL of its own rows, which have axes (E, n, ...); anything for rows of weight 0."""
         head: MixtureHead = self.networks[0].head if self.is_joint else None  # pyright: ignore
         if self._layers is not None:
-            return rows.nll(head.mixture(self._layers.forward(rows.x)))
+            outputs = self._layers.forward(rows.x)
+            found = self._for_members(rows).nll(head.mixture(outputs)).unflatten(0, (len(self), -1))
+            return math.log(found.shape[1]) - torch.logsumexp(-found, 1)
         if self._features is not None:
             try:
                 *backbone, weight, bias = self._stacked
@@ -92,13 +105,23 @@ class Stack:
                 found[e, here] = own.nll(network(own.x))
         return found
 
+    def _for_members(self, rows: Rows) -> Rows:
+        """The rows once for each member, (E k, n), each of which has an equal share of the weight."""
+        if self.n_members == 1:
+            return rows
+        again = rows.take(torch.arange(len(self)).repeat_interleave(self.n_members))
+        return replace(again, weight=again.weight / self.n_members)
+
     def loss_and_gradient(self, rows: Rows) -> tuple[Float[Tensor, "E"], Float[Tensor, "E P"]]:
         """Of each network, the weighted sum of its rows' NLLs, and the gradient of that in its parameters."""
         if self._layers is not None:
             head: MixtureHead = self.networks[0].head  # pyright: ignore
             with torch.no_grad():
-                values, slope = nll_and_slope(head, self._layers.forward(rows.x), rows)
-                return (values * rows.weight).sum(1), self._layers.backward(slope.mul_(rows.weight.unsqueeze(-1)))
+                outputs = self._layers.forward(rows.x)
+                rows = self._for_members(rows)
+                values, slope = nll_and_slope(head, outputs, rows)
+                loss = (values * rows.weight).reshape(len(self), -1).sum(1)
+                return loss, self._layers.backward(slope.mul_(rows.weight.unsqueeze(-1)))
         for stacked in self._stacked:
             stacked.requires_grad_(self.is_joint)
         loss = (self.nll(rows) * rows.weight).sum(1)
@@ -111,30 +134,70 @@ class Stack:
 
 
 class _Layers:
-    """Linear layers with SiLU between them, for E networks at once; weight and bias of each layer in turn."""
+    """Linear layers with SiLU between them, for E networks at once; weight and bias of each layer in turn.
+
+    The last may be that of members: it has axes (E, k, ...), and the rows of members follow each other, (E, k n, p).
+    """
+
+    n_members = 1
 
     def __init__(self, parameters: Sequence[Tensor]):
-        self._weights, self._biases = parameters[::2], parameters[1::2]
+        self._parameters, self._n = parameters, len(parameters[0])
 
-    def forward(self, x: Float[Tensor, "E n p"]) -> Float[Tensor, "E n q"]:
+    def forward(self, x: Float[Tensor, "E n p"]) -> Float[Tensor, "Ek n q"]:
         """What comes out at the end; `backward` is about the last call."""
         self._inputs, self._outputs = [], []
-        for weight, bias in zip(self._weights, self._biases, strict=True):
+        # Members' layers as layers of so many networks: a copy, since parameters are views of the rows of a matrix.
+        self._weights = [weight.reshape(-1, *weight.shape[-2:]) for weight in self._parameters[::2]]
+        biases = [bias.reshape(-1, bias.shape[-1]) for bias in self._parameters[1::2]]
+        for weight, bias in zip(self._weights, biases, strict=True):
             if self._outputs:
                 x = nn.functional.silu(x)
+            x = x.reshape(len(weight), -1, x.shape[-1])
             self._inputs.append(x)
             x = torch.baddbmm(bias[:, None], x, weight.mT)
             self._outputs.append(x)
         return x
 
-    def backward(self, slope: Float[Tensor, "E n q"]) -> Float[Tensor, "E P"]:
+    def backward(self, slope: Float[Tensor, "Ek n q"]) -> Float[Tensor, "E P"]:
         """The derivative in all parameters, from that in what came out."""
+        return torch.cat(self._derivatives(slope)[0], 1)
+
+    def _derivatives(self, slope: Tensor, of_input: bool = False) -> tuple[list[Tensor], Tensor]:
+        """That in each parameter, (E, ...) each, and in what came in."""
         found: list[Tensor] = []
         for i in reversed(range(len(self._weights))):
-            found += [slope.sum(1), torch.bmm(slope.mT, self._inputs[i]).flatten(1)]
+            found += [slope.sum(1), torch.bmm(slope.mT, self._inputs[i])]
             if i:
-                slope = torch.ops.aten.silu_backward(torch.bmm(slope, self._weights[i]), self._outputs[i - 1])
-        return torch.cat(found[::-1], 1)
+                slope = torch.bmm(slope, self._weights[i]).view_as(self._outputs[i - 1])
+                slope = torch.ops.aten.silu_backward(slope, self._outputs[i - 1])
+            elif of_input:
+                slope = torch.bmm(slope, self._weights[0])
+        return [part.reshape(self._n, -1) for part in found[::-1]], slope
+
+
+class _Members(_Layers):
+    """A `BatchEnsemble`: signs, the waves, then layers. The waves are left to automatic differentiation."""
+
+    def __init__(self, parameters: Sequence[Tensor], places: Tensor):
+        self._signs, *self._waves = parameters[:4]
+        super().__init__(parameters[4:])
+        self._places, self.n_members = places, self._signs.shape[1]
+
+    def forward(self, x: Float[Tensor, "E n p"]) -> Float[Tensor, "Ek n q"]:
+        with torch.enable_grad():
+            self._leaves = [part.detach().requires_grad_() for part in self._waves]
+            self._embedded = embedded(x, self._places, *self._leaves)
+        each = self._embedded.detach().unsqueeze(1) * self._signs.unsqueeze(2)
+        return super().forward(each.flatten(1, 2))
+
+    def backward(self, slope: Float[Tensor, "Ek n q"]) -> Float[Tensor, "E P"]:
+        found, slope = self._derivatives(slope, of_input=True)
+        slope = slope.unflatten(1, (self.n_members, -1))
+        of_signs = (slope * self._embedded.detach().unsqueeze(1)).sum(2)
+        of_embedded = (slope * self._signs.unsqueeze(2)).sum(1)
+        of_waves = torch.autograd.grad(self._embedded, self._leaves, of_embedded)
+        return torch.cat([part.reshape(self._n, -1) for part in (of_signs, *of_waves)] + found, 1)
 
 
 def _vmapped(backbone: nn.Module) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
@@ -155,9 +218,9 @@ def _is_alike(first: MDN, other: nn.Module) -> bool:
     if type(first.backbone) is not type(other.backbone) or not all(p.requires_grad for p in other.parameters()):
         return False
     heads: list[MixtureHead] = [first.head, other.head]
-    fixed = [dict(head.named_buffers()) for head in heads]
+    fixed = [dict(network.named_buffers()) for network in (first, other)]
     return (
-        len({(head.family, head.n_components, head.weight_floor) for head in heads}) == 1
+        len({(head.family, head.n_components, head.weight_floor, head.n_members) for head in heads}) == 1
         and fixed[0].keys() == fixed[1].keys()
         and all(torch.equal(fixed[0][name], fixed[1][name]) for name in fixed[0])
     )

@@ -165,7 +165,7 @@ def train(
                 learner.report.events.append("this backbone can't be stacked: networks are trained one after the other")
         _write(checkpoint, -1, learners, optimizer)
     n_threads = torch.get_num_threads()
-    if 6 * batch_size * stack.values.numel() < _FEWEST_FLOPS_FOR_THREADS:
+    if 6 * batch_size * stack.n_members * stack.values.numel() < _FEWEST_FLOPS_FOR_THREADS:
         torch.set_num_threads(1)
     try:
         for epoch in range(first_epoch, 0 if is_over else max_epochs):
@@ -294,7 +294,7 @@ def _judge(stack: Stack, learners: Sequence[Learner], rows: Rows) -> list[float]
     stack.train(False)
     total = mass = torch.zeros(len(learners), dtype=torch.float64)
     judges = [learner.judge for learner in learners]
-    for index, weight, _ in _batches(judges, rows, max(1, _MOST_ROWS_AT_ONCE // len(learners))):
+    for index, weight, _ in _batches(judges, rows, max(1, _MOST_ROWS_AT_ONCE // (len(learners) * stack.n_members))):
         total = total + torch.where(weight > 0, stack.nll(rows.take(index, weight)).double() * weight, 0).sum(1)
         mass = mass + weight.sum(1)
     return (total / mass).tolist()
