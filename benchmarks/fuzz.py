@@ -302,6 +302,8 @@ def make_configuration(seed: int) -> Configuration:
         parameters |= {"n_restarts": int(rng.integers(2, 4)), "pool_restarts": chance(rng, 0.5)}
     if chance(rng, 0.2):
         parameters |= {"noise": float(pick(rng, 0.0, 0.1, 1.0)), "revive": chance(rng, 0.5)}
+    if chance(rng, 0.15):
+        parameters["preset"] = str(pick(rng, "balanced", "best"))
     return Configuration(seed, MDNRegressor(random_state=seed, **parameters), X, y, weight, eval_rows, traits)
 
 
@@ -374,7 +376,11 @@ def check_report(configuration: Configuration, model: MDNRegressor, counted: NDA
     scores = model.score_samples(take(configuration.X, rows), configuration.y[rows])
     weight = weight / weight.max()
     nll = -float((weight * scores).sum() / weight.sum())
-    if abs(nll - report.best_nll) > 0.05 * (1 + abs(nll)):
+    tolerance = 0.05 * (1 + abs(nll))
+    if len(model.networks_) > 1:  # a pool is never worse than its members in the mean: -log is convex
+        if nll > np.mean(report.restart_nlls) + tolerance:
+            raise Broken("worse than its members", f"{nll} of {report.restart_nlls}")
+    elif abs(nll - report.best_nll) > tolerance:
         raise Broken("report disagrees", f"best_nll {report.best_nll}, by score_samples {nll}")
 
 
