@@ -56,3 +56,10 @@ def test_members_take_categories_missing_values_atoms_vectors_and_intervals(pres
     for target, more in ((vector, {}), (np.where(Y < 0.2, 0, Y), {"atoms": [0.0]}), (unknown, {})):
         model = MDNRegressor(2, preset=preset, **SMALL, **more).fit(table, target)
         assert np.isfinite(model.score_samples(table, target)).all()
+
+
+def test_features_of_two_values_get_no_waves():
+    table = (X > 0.5).astype(float)
+    model = MDNRegressor(2, preset="balanced", **SMALL).fit(table, Y)
+    assert len(model.networks_[0].backbone.embedding.places) == 0
+    assert np.isfinite(model.score_samples(table, Y)).all()

@@ -97,8 +97,8 @@ class MLP(nn.Sequential):
 class BatchEnsemble(nn.Module):
     """Members that share an MLP: each sees the features through signs and scales of its own.
 
-    Nearly as good as so many networks, at the price of one; each is better, too, since what they share is held in
-    place by all. The head has a layer of its own for each member.
+    With hardly more parameters than one network they are as good as several, and each is better than one alone, since
+    what they share is held in place by all. The head has a layer of its own for each member.
 
     Parameters
     ----------

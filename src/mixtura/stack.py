@@ -67,7 +67,7 @@ class Stack:
     def is_matrix(self) -> Bool[Tensor, "P"]:
         """Of each parameter, whether it is of a matrix of weights."""
         named = [(name, p) for name, p in self.networks[0].named_parameters() if p.requires_grad]
-        are = [p.ndim >= 2 and name.rsplit(".")[-1].startswith("weight") for name, p in named]
+        are = [p.ndim >= 2 and "weight" in name.rsplit(".")[-1] for name, p in named]
         return torch.cat([torch.full((p.numel(),), is_one) for is_one, (_, p) in zip(are, named, strict=True)])
 
     @property
