@@ -423,14 +423,19 @@ def test_the_gradient_of_stacked_layers_is_that_of_autograd():
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize(("event", "has_atoms"), [(None, False), (None, True), (2, False)])
-def test_members_are_trained_each_and_judged_as_a_pool(event, has_atoms):
+@pytest.mark.parametrize(
+    ("event", "has_atoms", "hidden"),
+    [(None, False, (16, 12)), (None, True, (16, 12)), (2, False, (16, 12)), (None, False, ())],
+)
+def test_members_are_trained_each_and_judged_as_a_pool(event, has_atoms, hidden):
     g = torch.Generator().manual_seed(0)
 
     def network() -> MDN:
         atoms = torch.tensor([0.0]) if has_atoms else None
-        backbone = BatchEnsemble(3, (16, 12), 4, torch.tensor([0, 2]), g)
-        return MDN(backbone, MixtureHead(12, 3, event, atoms=atoms, n_members=4, generator=g)).double()
+        backbone = BatchEnsemble(3, hidden, 4, torch.tensor([0, 2]), g)
+        return MDN(
+            backbone, MixtureHead(backbone.out_features, 3, event, atoms=atoms, n_members=4, generator=g)
+        ).double()
 
     networks = [network(), network()]
     shape = (2, 20) if event is None else (2, 20, event)

@@ -193,7 +193,7 @@ class _Members(_Layers):
 
     def backward(self, slope: Float[Tensor, "Ek n q"]) -> Float[Tensor, "E P"]:
         found, slope = self._derivatives(slope, of_input=True)
-        slope = slope.unflatten(1, (self.n_members, -1))
+        slope = slope.reshape(self._n, self.n_members, -1, slope.shape[-1])
         of_signs = (slope * self._embedded.detach().unsqueeze(1)).sum(2)
         of_embedded = (slope * self._signs.unsqueeze(2)).sum(1)
         of_waves = torch.autograd.grad(self._embedded, self._leaves, of_embedded)
