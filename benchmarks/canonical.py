@@ -230,13 +230,14 @@ def ours(x: Array, y: Array, x_test: Array, y_test: Array, seed: int, **settings
 
 
 WAYS = {"naive MDN": naive, "Mixtura": ours, "Mixtura, 8 restarts": partial(ours, n_restarts=8)}
-ABLATIONS = {
+ON_REQUEST = {
+    "Mixtura, best": partial(ours, preset="best"),
     "without floors": partial(ours, scale_floor=1e-12, weight_floor=0.0),
     "without revival": partial(ours, revive=False),
     "without noise": partial(ours, noise=0.0),
     "without early stopping": partial(ours, validation_fraction=0.0),
 }
-EVERY_WAY = WAYS | ABLATIONS
+EVERY_WAY = WAYS | ON_REQUEST
 
 
 def run(name: str, seed: int, way: str) -> dict[str, Any]:
