@@ -518,12 +518,15 @@ def test_one_network_that_diverges_does_not_take_the_others_with_it():
 
 
 @pytest.mark.parametrize("weight_floor", [0.0, 1e-4, 0.1])
-@pytest.mark.parametrize(("event", "covariance"), [(None, "full"), (3, "diag")])
-def test_the_gradient_in_closed_form_is_that_of_autograd(event, covariance, weight_floor):
+@pytest.mark.parametrize(
+    ("event", "family", "covariance"),
+    [(None, "normal", "full"), (3, "normal", "diag"), (3, "normal", "full"), (3, "student_t", "full")],
+)
+def test_the_gradient_in_closed_form_is_that_of_autograd(event, family, covariance, weight_floor):
     """Raw parameters from far below the floor of the scale to far above 1."""
     g = torch.Generator().manual_seed(0)
     floor = 1e-3 if event is None else torch.tensor([1e-3, 1e-2, 0.1])
-    head = MixtureHead(4, 3, event, "normal", covariance, None, floor, weight_floor, g).double()
+    head = MixtureHead(4, 3, event, family, covariance, None, floor, weight_floor, g).double()
     outputs = 4 * torch.randn(2, 500, head.linear.out_features, generator=g, dtype=torch.float64)
     y = torch.randn(2, 500, *(() if event is None else (event,)), generator=g, dtype=torch.float64)
     rows = Rows(torch.empty(2, 500, 0), y, torch.ones(2, 500))

@@ -89,7 +89,7 @@ class Stack:
         head: MixtureHead = self.networks[0].head if self.is_joint else None  # pyright: ignore
         if self._layers is not None:
             outputs = self._layers.forward(rows.x)
-            found = self._for_members(rows).nll(head.mixture(outputs)).unflatten(0, (len(self), -1))
+            found = _nll(head, outputs, self._for_members(rows)).unflatten(0, (len(self), -1))
             return math.log(found.shape[1]) - torch.logsumexp(-found, 1)
         if self._features is not None:
             try:
@@ -226,6 +226,27 @@ def _is_alike(first: MDN, other: nn.Module) -> bool:
     )
 
 
+def _shares_and_slopes(
+    head: MixtureHead, outputs: Float[Tensor, "E n q"], rows: Rows
+) -> tuple[Float[Tensor, "E k n"], Float[Tensor, "E k n"], Float[Tensor, "E k n n_raw"]] | None:
+    """Logits without their floor, log densities of components and derivatives of these; None without a closed form."""
+    if rows.upper is not None or head.atoms is not None:
+        return None
+    # Rows last in memory: over a few components, sums along the last axis would take five times as long.
+    raw_logits, raw = head.split(outputs.mT.contiguous().mT)
+    found = head.family.log_prob_and_slopes(raw.movedim(1, 2), head.scale_floor, rows.y.unsqueeze(1))
+    return None if found is None else (raw_logits.mT.log_softmax(1), *found)
+
+
+def _nll(head: MixtureHead, outputs: Float[Tensor, "E n q"], rows: Rows) -> Float[Tensor, "E n"]:
+    """NLL of rows under the mixtures of outputs; in closed form, if any: faster, though derivatives come with it."""
+    found = _shares_and_slopes(head, outputs, rows)
+    if found is None:
+        return rows.nll(head.mixture(outputs))
+    log_shares, log_prob, _ = found
+    return -(head.floored(log_shares) + log_prob).logsumexp(1)
+
+
 def nll_and_slope(
     head: MixtureHead, outputs: Float[Tensor, "E n q"], rows: Rows
 ) -> tuple[Float[Tensor, "E n"], Float[Tensor, "E n q"]]:
@@ -234,19 +255,14 @@ def nll_and_slope(
     In closed form where the family has one: with responsibilities r, d/d log p_k = -r_k and d/d logits = weights - r
     (Bishop 1994, eqs. 32 and 33); with a floor under the weights, r in the latter becomes r * (1 - floor / weight).
     """
-    # Rows last in memory: over a few components, sums along the last axis would take five times as long.
-    raw_logits, raw = head.split(outputs.mT.contiguous().mT)
-    found = None
-    if rows.upper is None and head.atoms is None:
-        found = head.family.log_prob_and_slopes(raw.movedim(1, 2), head.scale_floor, rows.y.unsqueeze(1))
+    found = _shares_and_slopes(head, outputs, rows)
     if found is None:
         outputs = outputs.detach().requires_grad_()
         with torch.enable_grad():
             values = rows.nll(head.mixture(outputs))
             (slope,) = torch.autograd.grad(values.sum(), outputs)
         return values.detach(), slope
-    log_prob, slopes = found
-    log_shares = raw_logits.mT.log_softmax(1)
+    log_shares, log_prob, slopes = found
     joint = head.floored(log_shares) + log_prob
     log_density = joint.logsumexp(1, keepdim=True)
     responsibility = joint.sub_(log_density).exp_()

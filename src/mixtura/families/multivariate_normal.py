@@ -8,7 +8,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from .base import VectorFamily
 from .normal import normal_log_density, normal_slopes, positive, standard_normal, unpositive, weighted_moments
-from .triangular import TriangularFamily, raw_from_triangle, triangle_from_raw, whiten
+from .triangular import TriangularFamily, raw_from_triangle, triangle_from_raw, triangle_slopes, whiten
 
 
 class FullNormalFamily(TriangularFamily[MultivariateNormal]):
@@ -28,6 +28,12 @@ class FullNormalFamily(TriangularFamily[MultivariateNormal]):
 
     def unbuild(self, components, scale_floor: Tensor | float = 0.0):
         return raw_from_triangle(components.loc, components.scale_tril, scale_floor)
+
+    def log_prob_and_slopes(self, raw, scale_floor, y):
+        z, diagonal, slopes, of_log_diagonal = triangle_slopes(raw, scale_floor, y)
+        d = z.shape[-1]
+        slopes[..., d : 2 * d].sub_(of_log_diagonal)
+        return normal_log_density(z, diagonal.log()).sum(-1), slopes
 
     def fit(self, y, weights) -> MultivariateNormal:
         loc, covariance = weighted_moments(y, weights)

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, StudentT, constraints
 
-from .normal import positive, shares, smallest_scale, standard_normal, unpositive, weighted_moments
+from .normal import positive, positive_and_growth, shares, smallest_scale, standard_normal, unpositive, weighted_moments
 from .special import stirling_error
-from .triangular import TriangularFamily, raw_from_triangle, triangle_from_raw, whiten
+from .triangular import TriangularFamily, raw_from_triangle, triangle_from_raw, triangle_slopes, whiten
 
 _N_EM_STEPS = 15
 _FIT_START_DF = 8.0
@@ -71,6 +71,16 @@ class MultivariateStudentTFamily(TriangularFamily[MultivariateStudentT]):
         df, loc, scale_tril = self.parameters(components)
         raw_df = unpositive(df, self.df_floor)[..., None]
         return torch.cat([raw_df, raw_from_triangle(loc, scale_tril, scale_floor)], -1)
+
+    def log_prob_and_slopes(self, raw, scale_floor, y):
+        df, growth = positive_and_growth(raw[..., 0], self.df_floor)
+        z, diagonal, slopes, of_log_diagonal = triangle_slopes(raw[..., 1:], scale_floor, y)
+        d, distance = z.shape[-1], z.square().sum(-1)
+        closeness = (df + d) / (df + distance)
+        slopes.mul_(closeness.unsqueeze(-1))[..., d : 2 * d].sub_(of_log_diagonal)
+        of_df = torch.digamma(0.5 * (df + d)) - torch.digamma(0.5 * df) - torch.log1p(distance / df)
+        of_df = 0.5 * growth * (of_df + (closeness * distance - d) / df)
+        return _log_density(df, z, diagonal), torch.cat([of_df.unsqueeze(-1), slopes], -1)
 
     def fit(self, y, weights) -> MultivariateStudentT:
         """EM with weights as missing data, scaled for speed (Kent, Tyler and Vardi 1994), and each time one step of

@@ -46,15 +46,18 @@ def positive(raw: Tensor, floor: Tensor | float) -> Tensor:
     return floor + torch.where(raw < 0, raw.clamp(_SMALLEST_RAW, 0).exp(), 1 + raw)
 
 
+def positive_and_growth(raw: Tensor, floor: Tensor | float) -> tuple[Tensor, Tensor]:
+    """`positive` and its derivative; where `raw` is so small that this is 0, that of the bound, so that it can grow."""
+    growth = raw.clamp(_SMALLEST_RAW, 0).exp_()
+    return (growth + floor).add_(raw.clamp(min=0)), growth
+
+
 def normal_slopes(
     raw_loc: Tensor, raw_scale: Tensor, scale_floor: Tensor | float, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log density of N(loc, positive(raw_scale)^2) at y, and its derivatives in both raw parameters.
-
-    Where a raw scale is so small that `positive` is constant, its derivative is that of the bound, so that it can grow.
-    """
-    growth = raw_scale.clamp(_SMALLEST_RAW, 0).exp_()  # the derivative of `positive`
-    precision = (growth + scale_floor).add_(raw_scale.clamp(min=0)).reciprocal_()  # 1 / scale
+    """Log density of N(loc, positive(raw_scale)^2) at y, and its derivatives in both raw parameters."""
+    scale, growth = positive_and_growth(raw_scale, scale_floor)
+    precision = scale.reciprocal_()
     z = (y - raw_loc).mul_(precision)
     squared = z.square()
     log_density = torch.sub(precision.log().sub_(_HALF_LOG_2PI), squared, alpha=0.5)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .base import Law, VectorFamily
-from .normal import positive, unpositive
+from .normal import positive, positive_and_growth, unpositive
 
 _MOST_BY_SUBSTITUTION = 4
 """Up to this D, D vectorised steps are faster than torch's batched triangular solve (5 times at D = 2)."""
@@ -64,12 +64,42 @@ def triangle(covariance: Tensor) -> Tensor:
 
 def triangle_from_raw(raw: Tensor, scale_floor: Tensor | float) -> tuple[Tensor, Tensor]:
     """loc and L from D(D+3)/2 raw parameters."""
-    d = (math.isqrt(9 + 8 * raw.shape[-1]) - 3) // 2
-    loc, raw_diagonal, below = raw.split([d, d, d * (d - 1) // 2], -1)
+    loc, raw_diagonal, below = _split(raw, -1)
+    d = loc.shape[-1]
     scale_tril = torch.diag_embed(positive(raw_diagonal, scale_floor))
     rows, columns = torch.tril_indices(d, d, -1, device=raw.device)
     scale_tril[..., rows, columns] = below
     return loc, scale_tril
+
+
+def _split(raw: Tensor, axis: int) -> Sequence[Tensor]:
+    """Raw loc, diagonal, and what is below it."""
+    d = (math.isqrt(9 + 8 * raw.shape[axis]) - 3) // 2
+    return raw.split([d, d, d * (d - 1) // 2], axis)
+
+
+def triangle_slopes(raw: Tensor, scale_floor: Tensor | float, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """z = L^-1 (y - loc), L_ii, the derivatives of -|z|^2 / 2 in all raw parameters, and of log L_ii in its own.
+
+    With w = L^-T z, that of -|z|^2 / 2 is w in loc and w_i z_j in L_ij. L is never put together: its rows are gone
+    through one at a time, over all of the batch, which should be last in memory. Up to D = 10 that is ten times faster
+    than to build L and call torch's batched triangular solve twice.
+    """
+    scale, growth = positive_and_growth(_split(raw, -1)[1], scale_floor)
+    slopes = torch.empty_like(raw)
+    (loc, _, below), (w, of_scale, of_below) = (_split(part.movedim(-1, 0), 0) for part in (raw, slopes))
+    diagonal = scale.movedim(-1, 0)
+    rows = [slice(i * (i - 1) // 2, i * (i + 1) // 2) for i in range(len(diagonal))]
+    z = y.movedim(-1, 0).contiguous() - loc
+    for i, row in enumerate(rows):
+        z[i].sub_((below[row] * z[:i]).sum(0)).div_(diagonal[i])
+    w.copy_(z)
+    for i in reversed(range(len(z))):
+        w[i].div_(diagonal[i])
+        w[:i].addcmul_(below[rows[i]], w[i], value=-1)
+        torch.mul(z[:i], w[i], out=of_below[rows[i]])
+    torch.mul(z, w, out=of_scale).mul_(growth.movedim(-1, 0))
+    return z.movedim(0, -1), scale, slopes, growth.div_(scale)
 
 
 def raw_from_triangle(loc: Tensor, scale_tril: Tensor, scale_floor: Tensor | float) -> Tensor:
