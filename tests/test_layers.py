@@ -18,7 +18,7 @@ def module_name(path: Path) -> str:
 
 
 LAYERS = [  # bottom first; a module may import from lines above its own
-    {"errors", "presets"},
+    {"errors", "presets", "background"},
     {module_name(path) for path in SOURCES if path.parent.name == "families"},
     {"quantile", "blocks"},
     {"peaks", "combine"},

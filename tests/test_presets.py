@@ -12,7 +12,7 @@ SMALL = {"hidden_layer_sizes": (8,), "max_epochs": 4, "random_state": 0}
 
 
 @pytest.mark.parametrize(
-    ("preset", "n_components", "n_networks"), [("fast", 2, 1), ("balanced", 16, 1), ("best", 64, 4)]
+    ("preset", "n_components", "n_networks"), [("fast", 2, 1), ("balanced", 17, 1), ("best", 65, 4)]
 )
 def test_a_preset_says_how_many_mixtures_are_pooled(tmp_path, preset, n_components, n_networks):
     model = MDNRegressor(2, preset=preset, **SMALL).fit(X, Y)

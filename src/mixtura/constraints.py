@@ -53,13 +53,13 @@ def _is_atoms(value: Any) -> bool:
 
 CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "n_components": (lambda value: is_int(1)(value) or _is_one_of("auto")(value), "an integer >= 1 or 'auto'"),
-    "family": (_is_family, "the name of a family, a family, or one of these for each coordinate"),
+    "family": (_is_family, "the name of a family, 'auto', a family, or one of these for each coordinate"),
     "covariance_type": (
         _is_one_of("full", "diag", "spherical", "low_rank"),
         "'full', 'diag', 'spherical' or 'low_rank'",
     ),
     "atoms": (_is_atoms, "None, 'auto' or finite numbers"),
-    "preset": (_is_one_of(*PRESETS), "'fast', 'balanced' or 'best'"),
+    "preset": (_is_one_of(*PRESETS), "'plain', 'fast', 'balanced' or 'best'"),
     "hidden_layer_sizes": (_or_none(_is_layers), "None or a sequence of integers >= 1"),
     "scale_floor": (_or_none(is_real(0, np.inf)), "None or a finite number >= 0"),
     "weight_floor": (is_real(0, 1), "a number >= 0 and < 1/n_components"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, resample
 from sklearn.utils.validation import (
     _check_sample_weight,  # pyright: ignore[reportPrivateUsage]
     check_is_fitted,
@@ -28,6 +29,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
+from .background import fit_share
 from .checkpoint import Checkpoint, fingerprint, under
 from .constraints import CONSTRAINTS, is_int, is_real, is_seed
 from .errors import MixturaError, MixturaWarning, coded, warn
@@ -35,7 +37,7 @@ from .families import AnyFamily, ScalarFamily, describe, from_description, get_f
 from .learner import FitReport, Learner
 from .mixture import Mixture
 from .nets import MDN, MLP, BatchEnsemble, MixtureHead
-from .presets import PRESETS, Preset
+from .presets import Preset, settings_of
 from .rows import Rows
 from .scores import censored_nll
 from .selection import Criterion, Selection, select
@@ -48,12 +50,16 @@ from .targets import (
     check_support,
     find_atoms,
     fit_target_scaler,
+    likely_families,
     scalar_families,
     smallest_scales,
 )
 from .training import starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
+_MOST_ROWS_TO_DOUBT = 20_000
+_FEWEST_ROWS_TO_CHOOSE, _MOST_ROWS_OF_A_TRIAL, _MOST_EPOCHS_OF_A_TRIAL, _PATIENCE_OF_A_TRIAL = 100, 4_000, 100, 20
+"""Of small networks that show which family suits a target."""
 _NO_MATTER = {"max_epochs", "verbose", "random_state", "pool_restarts", "hidden_layer_sizes", "n_components"}
 """Parameters that may change when training is gone on with, or whose effect is what counts: the first weights."""
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -94,14 +100,17 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         Components of the mixture. A few more than the modes you expect; they are not modes. ``"auto"`` chooses by
         cross-validation, with ten to thirty times the work: see `select_components`.
     preset
-        How much work a fit is worth. ``"fast"``: one small network. ``"balanced"``: eight members that share their
-        layers (a `BatchEnsemble`), with waves of each number; the answer is the pool of their mixtures. ``"best"``:
-        four of these, each with other rows held out.
+        How much work a fit is worth. ``"plain"``: one small network; the answer has `n_components` components, which
+        can be read. ``"fast"``: eight members that share their layers (a `BatchEnsemble`), with waves of each number;
+        the answer is the pool of their mixtures. ``"balanced"``: below 5,000 rows the pool of four of these, each with
+        other rows held out, from there on a wider one; trained for longer. ``"best"``: eight wide ones, or four.
     family
-        Law of a component: ``"normal"``, ``"student_t"``, ``"laplace"``, ``"asymmetric_laplace"``, ``"logistic"``; for
-        positive numbers ``"lognormal"`` and ``"gamma"``; between bounds ``"beta"`` and ``"truncated_normal"``; for
-        angles ``"von_mises"``; for counts ``"poisson"`` and ``"negative_binomial"``. A family of `mixtura.families` has
-        options, such as ``BetaFamily(bounds=(0, 5))``. For a vector target also a sequence, one for each coordinate.
+        Law of a component; ``"auto"`` takes the normal, unless the target is positive and skewed, or heavy-tailed, and
+        the lognormal or the student_t has a better NLL on held-out rows in small networks: the report says so. Others:
+        ``"laplace"``, ``"asymmetric_laplace"``, ``"logistic"``; for positive numbers ``"gamma"``; between bounds
+        ``"beta"`` and ``"truncated_normal"``; for angles ``"von_mises"``; for counts ``"poisson"`` and
+        ``"negative_binomial"``. A family of `mixtura.families` has options, such as ``BetaFamily(bounds=(0, 5))``. For
+        a vector target also a sequence, one for each coordinate.
     covariance_type
         ``"full"``, ``"diag"``, ``"spherical"`` or ``"low_rank"``, for a vector target. Families other than the normal
         and the student_t are there as ``"diag"`` alone.
@@ -116,9 +125,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     weight_floor
         Smallest weight of a component.
     max_epochs
-        Most passes over the rows.
+        Most passes over the rows; the presets count steps instead.
     batch_size
-        Rows in a step; None is 32 below 5,000 rows and 256 from there on.
+        Rows in a step; the presets have 32 below 5,000 rows and 256 from there on.
     learning_rate
         Rate of AdamW at the start.
     weight_decay
@@ -128,7 +137,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     validation_fraction
         Share of rows held out to decide when to end (none below 20 rows, or with `eval_set`).
     n_restarts
-        Networks that are trained at once from different starts. The one with the best held-out NLL is kept, or all.
+        Networks that are trained at once from different starts; all are kept, or the one with the best held-out NLL.
     pool_restarts
         Whether to keep all of them, and to answer with the pool of their mixtures: more accurate, and slower to ask.
         Each then holds out other rows.
@@ -138,7 +147,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     noise
         Standard deviation of normal noise that is added to features and target in every batch, as a fraction of their
         own; it smooths the density that is learned from few rows. None is 8/n for n training rows, at most 0.2, and
-        none from 800 rows on, or from 200 on where there are members. A target that is censored, has atoms, or lives on
+        none from 200 rows on, or 800 for the plain preset. A target that is censored, has atoms, or lives on
         a part of the line stays as it is.
     random_state
         Seed of everything random; the same seed gives the same model to the bit on one machine, with one number of
@@ -152,6 +161,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         How many components a network has; with ``"auto"`` there is a `selection_`, too, which shows why (not on disk).
     networks_
         From encoded features to a Mixture of the standardised target: one `MDN`, or those that are pooled; float64.
+    background_, background_share_
+        The density of the target without features, which has a share in every answer, against rows whose features
+        mislead: see `mixtura.background`. None with the preset ``"fast"``.
     fit_report_
         What happened in training.
     n_features_in_, feature_names_in_
@@ -184,8 +196,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self,
         n_components: int | str = 5,
         *,
-        preset: str = "fast",
-        family: str | AnyFamily | Sequence[str | AnyFamily] = "normal",
+        preset: str = "balanced",
+        family: str | AnyFamily | Sequence[str | AnyFamily] = "auto",
         covariance_type: str = "full",
         atoms: Sequence[float] | str | None = None,
         hidden_layer_sizes: Sequence[int] | None = None,
@@ -292,7 +304,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if not hasattr(self, "networks_"):
             return self.fit(X, y, sample_weight)
         with self._whole_or_not_at_all():
-            task = self._prepare(X, y, sample_weight, None, reset=False)
+            task = self._prepare(X, y, sample_weight, None)
             learners = []
             for network in self.networks_:
                 generator = torch.Generator().manual_seed(int(task.random.randint(2**31 - 1)))
@@ -326,23 +338,26 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if resume and checkpoint_dir is None:
             raise MixturaError("E-parameter", "resume=True", "a checkpoint_dir to resume from", "say where it is")
         checkpoint = None if checkpoint_dir is None else Checkpoint(checkpoint_dir, resume)
-        task = self._prepare(X, y, sample_weight, eval_set)
+        family, told = self._choose_family(X, y, sample_weight)
+        task = self._prepare(X, y, sample_weight, eval_set, family)
+        task.told[:0] = told
         self._choose(task, {} if checkpoint is None else checkpoint.about)
-        recipe = self._recipe
+        recipe = self._recipe(len(task.learn))
         learners = [self._learner(task, task.learn, task.judge, self.n_components_, task.seed, recipe)]
         for _ in range(recipe.n_restarts - 1):
             seed, learn, judge = int(task.random.randint(2**31 - 1)), task.learn, task.judge
             if recipe.pool_restarts and judge is not None and eval_set is None:
-                every = torch.cat([learn, judge])
-                learn, judge = map(torch.as_tensor, train_test_split(every, test_size=len(judge), random_state=seed))
+                judge, learn = torch.cat([judge, learn]).roll(-len(learners) * len(judge)).tensor_split([len(judge)])
             learners.append(self._learner(task, learn, judge, self.n_components_, seed, recipe))
+        self.background_ = self._make_background(task) if recipe.has_background else None
         if checkpoint is not None:
             checkpoint.bind(self._fingerprint(task, learners))
         return self._finish(task, learners, checkpoint)
 
     def _finish(self, task: _Task, learners: list[Learner], checkpoint: Checkpoint | None = None) -> MDNRegressor:
         """Train, and keep the best, or all."""
-        self._train(learners, task.rows, checkpoint)
+        recipe = self._recipe(len(task.learn))
+        self._train(learners, task.rows, recipe, checkpoint)
         n_failed = sum(learner.failure is not None for learner in learners)
         if n_failed:
             task.told.append(f"{n_failed} of {len(learners)} restarts diverged and were left out")
@@ -352,12 +367,36 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         report.restart_nlls = [learner.report.best_nll for learner in learners]
         report.restart_active_components = [learner.report.n_active_components for learner in learners]
         report.move(*(self._units.log_scale(task.rows.take(part)) for part in (best.learn, best.judge)))
-        report.events[:0] = task.told
         # In float64 from here on: a row alone gets what it gets in a batch.
-        kept = learners if self._recipe.pool_restarts else [best]
+        kept = learners if recipe.pool_restarts else [best]
         self.networks_: list[MDN] = [learner.network.double() for learner in kept]  # pyright: ignore
+        self.background_share_ = 0.0
+        if self.background_ is not None:
+            self.background_share_ = fit_share(*self._doubt(self.background_, kept, task.rows))
+            task.told.append(f"{self.background_share_:.2%} of each density is that of the target without features")
+        report.events[:0] = task.told
         self.fit_report_ = report
         return self
+
+    @torch.no_grad()
+    def _make_background(self, task: _Task) -> MDN:
+        """The density of the target without features, as a network whose answer is the same for all rows."""
+        recipe = replace(self._recipe(len(task.learn)), hidden_layer_sizes=(), n_members=None)
+        network: MDN = self._learner(task, task.learn, None, 1, task.seed, recipe).network.double()  # pyright: ignore
+        network.head.linear.weight.zero_()
+        return network
+
+    @staticmethod
+    @torch.no_grad()
+    def _doubt(background: MDN, kept: Sequence[Learner], rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """Of held-out rows the log density, that of the background, and the weight."""
+        found = []
+        for learner in kept:
+            held_out = learner.judge[: _MOST_ROWS_TO_DOUBT if learner.report.n_valid_rows else 0]
+            some, network = rows.take(held_out).double(), learner.network.double()
+            found.append((-some.nll(network(some.x)), -some.nll(background(some.x)), some.weight))
+        log_prob, log_background, weight = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return log_prob, log_background, weight
 
     def _prepare(
         self,
@@ -365,9 +404,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         y: Any,
         sample_weight: ArrayLike | None,
         eval_set: tuple[Any, Any] | None,
-        reset: bool = True,
+        family: str | AnyFamily | Sequence[str | AnyFamily] | None = None,
     ) -> _Task:
-        """Check everything, standardise features and target (as before, unless `reset`), and hold rows out."""
+        """Check everything, standardise features and target (as before, unless a family is given), hold rows out."""
+        reset = family is not None
         self._check_parameters()
         X = self._check_features(X, reset=reset)
         target = self._check_target(y, reset=reset)
@@ -387,7 +427,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         random = _fresh(self.random_state)
         seed = int(random.randint(2**31 - 1))
         if reset:
-            self.family_ = get_family(self.family, self._event_size, self.covariance_type)
+            self.family_ = get_family(family, self._event_size, self.covariance_type)
             self.atoms_ = self._find_atoms(target, weight)
         check_support(self.family_, target, self.atoms_)
         if reset:
@@ -416,6 +456,41 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         )
         return _Task(rows, learn, judge, floor, places, told, seed, random)
 
+    def _choose_family(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None
+    ) -> tuple[str | AnyFamily | Sequence[str | AnyFamily], list[str]]:
+        """The family as it was given, or by the held-out NLL of a small network for each that may suit the target; and
+        what to tell of it."""
+        if not isinstance(self.family, str) or self.family != "auto":
+            return self.family, []
+        self._check_parameters()
+        target = as_target(y)
+        candidates = likely_families(target, self._find_atoms(target, np.ones(len(target))))
+        if len(candidates) == 1 or len(target) < _FEWEST_ROWS_TO_CHOOSE:
+            return candidates[0], []
+        seed = int(_fresh(self.random_state).randint(2**31 - 1))
+        if sample_weight is None:
+            sample_weight = np.ones(len(target))
+        with coded("E-input-length", "as many rows in X, y and sample_weight"):
+            n_rows = min(len(target), _MOST_ROWS_OF_A_TRIAL)
+            X, y, sample_weight = resample(X, y, sample_weight, replace=False, n_samples=n_rows, random_state=seed)
+        recipe = settings_of("plain", n_rows)
+        recipe = replace(recipe, max_epochs=_MOST_EPOCHS_OF_A_TRIAL, patience=_PATIENCE_OF_A_TRIAL)
+        nlls = {}
+        for family in candidates:
+            model = clone(self).set_params(random_state=seed, atoms=[] if self.atoms is None else self.atoms)
+            task = model._prepare(X, y, sample_weight, None, family)
+            k = 5 if isinstance(self.n_components, str) else int(self.n_components)
+            learner = model._learner(task, task.learn, task.judge, k, seed, recipe)
+            model._train([learner], task.rows, recipe)
+            log_prob, log_background, weight = model._doubt(model._make_background(task), [learner], task.rows)
+            share = fit_share(log_prob, log_background, weight)
+            nll = -torch.logaddexp(log_prob + math.log1p(-share), log_background + math.log(share))
+            nlls[family] = float(nll @ weight / weight.sum()) + model._units.log_scale(task.rows.take(task.judge))
+        chosen = min(candidates, key=lambda family: nlls[family])
+        figures = ", ".join(f"{family} {nll:.3f}" for family, nll in nlls.items())
+        return chosen, [f"family {chosen}: held-out NLL of small networks: {figures}"]
+
     def _choose(self, task: _Task, about: dict[str, Any]) -> None:
         """The number of components: as it was given, as it was chosen before a crash, or by cross-validation."""
         self.__dict__.pop("selection_", None)
@@ -439,7 +514,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             got = f"weight_floor={self.weight_floor} with {max(candidates)} components"
             raise MixturaError("E-head-parameter", got, "room above the floor", "lower weight_floor, or the candidates")
 
-        recipe = replace(self._recipe, n_members=None)
+        recipe = self._recipe(len(task.learn), "plain")
 
         def make(fit: Tensor, stop: Tensor, k: int) -> Learner:
             return self._learner(task, fit, stop, k, task.seed, recipe)
@@ -451,7 +526,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             candidates,
             criterion,
             make,
-            lambda learners: self._train(learners, task.rows, catches_interrupt=False),
+            lambda learners: self._train(learners, task.rows, recipe, catches_interrupt=False),
             np.random.RandomState(task.seed),
         )
         judged = {"cv": slice(None), "bic": task.learn}.get(criterion, task.judge)
@@ -481,19 +556,21 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self,
         learners: Sequence[Learner],
         rows: Rows,
+        recipe: Preset,
         checkpoint: Checkpoint | None = None,
         catches_interrupt: bool = True,
     ) -> None:
         n_learn = len(learners[0].learn)
         judged = self._units.log_scale(rows.take(learners[0].judge))
-        usual = min(0.2, 8 / n_learn) if n_learn < self._recipe.enough_rows else 0.0
+        usual = min(0.2, 8 / n_learn) if n_learn < recipe.enough_rows else 0.0
         noise = usual if self.noise is None else float(self.noise)
         is_affine = all(part.closed_under == "affine" for part in scalar_families(self.family_, 1))
         may_move = is_affine and rows.upper is None and not len(self.atoms_)
         console = Console(stderr=True)
+        max_epochs, patience = recipe.epochs(math.ceil(n_learn / recipe.batch_size))
         hidden = not (self.verbose and (console.is_terminal or console.is_jupyter))
         with Progress(console=console, transient=True, disable=hidden) as bar:
-            task = bar.add_task("fitting", total=self._recipe.max_epochs)
+            task = bar.add_task("fitting", total=max_epochs)
 
             def show() -> None:
                 lowest = min(learner.report.valid_nll[-1] for learner in learners) + judged
@@ -503,11 +580,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             train(
                 learners,
                 rows,
-                max_epochs=self._recipe.max_epochs,
-                batch_size=int(self.batch_size or (32 if n_learn < 5_000 else 256)),
+                max_epochs=max_epochs,
+                batch_size=recipe.batch_size,
                 learning_rate=float(self.learning_rate),
                 weight_decay=float(self.weight_decay),
-                patience=self._recipe.patience,
+                patience=patience,
                 revives=bool(self.revive),
                 x_noise=noise,
                 y_noise=noise if may_move else 0.0,
@@ -516,13 +593,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 on_epoch=None if hidden else show,
             )
 
-    @property
-    def _recipe(self) -> Preset:
-        """The preset, but for what was set."""
+    def _recipe(self, n_rows: int, preset: str | None = None) -> Preset:
+        """The preset (or another one) for so many rows to learn from, but for what was set."""
         given = {field.name: getattr(self, field.name, None) for field in fields(Preset)}
-        return replace(
-            PRESETS[self.preset], **{name: _plain(value) for name, value in given.items() if value is not None}
-        )
+        usual = settings_of(preset or self.preset, n_rows)
+        return replace(usual, **{name: _plain(value) for name, value in given.items() if value is not None})
 
     def _check_parameters(self) -> None:
         for name, (is_valid, expected) in CONSTRAINTS.items():
@@ -646,8 +721,12 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if self._event_size is None:
             loc, scale = loc[0], scale[0]
         x = torch.as_tensor(encoded)
-        predicted = Mixture.pool([network(x).affine(loc, scale) for network in self.networks_])
-        atoms = torch.as_tensor(np.tile(self.atoms_, len(self.networks_))) if len(self.atoms_) else None
+        networks, share = self.networks_, self.background_share_
+        weights = [(1 - share) / len(networks)] * len(networks)
+        if self.background_ is not None:
+            networks, weights = [*networks, self.background_], [*weights, share]
+        predicted = Mixture.pool([network(x).affine(loc, scale) for network in networks], weights)
+        atoms = torch.as_tensor(np.tile(self.atoms_, len(networks))) if len(self.atoms_) else None
         return Mixture(predicted.logits, self.family_.settle(predicted.components), atoms, validate_args=True)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -764,9 +843,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             "columns": columns,
             "has_feature_names": hasattr(self, "feature_names_in_"),
             "target_names": self.target_names_,
+            "family": describe(self.family_),
             "n_components": self.n_components_,
             "hidden_layer_sizes": sizes,
             "n_members": self.networks_[0].head.n_members,
+            "background_share": self.background_share_,
             "y_shape": list(self._y_shape),
             "report": asdict(self.fit_report_),
         }
@@ -774,6 +855,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         tensors["atoms"] = torch.as_tensor(self.atoms_)
         tensors["y_scaler.loc"] = torch.as_tensor(self.y_scaler_.mean_)
         tensors["y_scaler.scale"] = torch.as_tensor(self.y_scaler_.scale_)
+        if self.background_ is not None:
+            tensors |= {f"background.{name}": tensor for name, tensor in self.background_.state_dict().items()}
         for i, network in enumerate(self.networks_):
             tensors |= {f"network.{i}.{name}": tensor for name, tensor in network.state_dict().items()}
         write_folder(path, manifest, tensors)
@@ -804,7 +887,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if self.target_names_ is not None and not all(isinstance(name, str) for name in self.target_names_):
             raise ValueError("target names are no text")
         self._y_shape = tuple(manifest["y_shape"])
-        self.family_ = get_family(self.family, self._event_size, self.covariance_type)
+        self.family_ = get_family(from_description(manifest["family"]), self._event_size, self.covariance_type)
         self.atoms_ = tensors["atoms"].numpy()
         scaler = under("y_scaler.", tensors)
         if not scaler["loc"].shape == scaler["scale"].shape == (self._event_size or 1,):
@@ -826,16 +909,24 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.y_scaler_ = StandardScaler().fit(np.zeros((1, self._event_size or 1)))
         self.y_scaler_.mean_, self.y_scaler_.scale_ = scaler["loc"].numpy(), scaler["scale"].numpy()
         self.y_scaler_.var_ = self.y_scaler_.scale_**2
-        self.networks_ = []
-        for i in range(len(parts)):  # sizes are compared before any memory is taken
-            floor = torch.zeros(self._event_size or 1)  # which is among the tensors
-            own = under(f"network.{i}.", tensors)
+        n_inputs, floor = self.encoder_.n_encoded, torch.zeros(self._event_size or 1)  # which is among the tensors
+
+        def network(recipe: Preset, k: int, own: dict[str, Tensor]) -> MDN:
             places = own.get("backbone.embedding.places", torch.empty(0))
-            recipe = replace(self._recipe, hidden_layer_sizes=sizes, n_members=n_members)
-            n_inputs = self.encoder_.n_encoded
-            network = self._build_network(recipe, places, n_inputs, self.n_components_, floor, device="meta")
-            network.load_state_dict(own, assign=True)
-            self.networks_.append(network.double().eval())
+            built = self._build_network(recipe, places, n_inputs, k, floor, device="meta")
+            built.load_state_dict(own, assign=True)  # sizes are compared before any memory is taken
+            return built.double().eval()
+
+        recipe = replace(self._recipe(1), hidden_layer_sizes=sizes, n_members=n_members)
+        self.networks_ = [
+            network(recipe, self.n_components_, under(f"network.{i}.", tensors)) for i in range(len(parts))
+        ]
+        self.background_, self.background_share_ = None, float(manifest["background_share"])
+        if not 0 <= self.background_share_ < 1:
+            raise ValueError("the background has no share")
+        if any(name.startswith("background.") for name in tensors):
+            recipe = replace(recipe, hidden_layer_sizes=(), n_members=None)
+            self.background_ = network(recipe, 1, under("background.", tensors))
         self.fit_report_ = FitReport(**manifest["report"])
         if not np.isfinite(self.fit_report_.best_nll):
             raise ValueError("the report has no finite NLL")
@@ -921,7 +1012,9 @@ def select_components(
         expected = ", ".join(map(repr, get_args(Criterion)))
         raise MixturaError("E-parameter", f"criterion={criterion!r}", expected, "choose one of them")
     with torch.inference_mode(False), torch.enable_grad():
-        return model._select(model._prepare(X, y, sample_weight, None), sorted(map(int, set(candidates))), criterion)
+        family, _ = model._choose_family(X, y, sample_weight)
+        task = model._prepare(X, y, sample_weight, None, family)
+        return model._select(task, sorted(map(int, set(candidates))), criterion)
 
 
 def _plain(value: Any) -> Any:

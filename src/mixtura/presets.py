@@ -1,28 +1,55 @@
 """What `MDNRegressor` does unless told otherwise: how much work a fit is worth."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+
+_FEWEST_EPOCHS_OF_PATIENCE, _MOST_EPOCHS_OF_PATIENCE, _MOST_EPOCHS = 10, 300, 2_000
+_MANY_ROWS = 5_000
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings that belong together; each is a parameter of `MDNRegressor`, but for the number of members."""
+    """Settings that belong together; those with the name of a parameter of `MDNRegressor` are what its None means."""
 
-    hidden_layer_sizes: tuple[int, ...] = (128, 128)
+    hidden_layer_sizes: tuple[int, ...] = (64, 64)
     n_members: int | None = 8
     """Of a `BatchEnsemble`; None for a plain `MLP`."""
-    max_epochs: int = 500
-    patience: int = 45
     n_restarts: int = 1
-    pool_restarts: bool = False
+    pool_restarts: bool = True
+    batch_size: int = 32
+    max_epochs: int | None = None
+    patience: int | None = None
+    max_steps: int = 6_000
+    patience_steps: int = 600
+    """Both decide where the two above don't. Few rows make an epoch of few steps, and it takes more of them."""
+    has_background: bool = True
+    """Whether the density of y without features has a small share: `mixtura.background`."""
     enough_rows: int = 200
     """From here on there is no noise on features and target, unless told; below it is 8/n. Found on problems of known
     truth (docs/training.md). The rule of thumb of Rothfuss et al. (2019, Noise regularization for conditional density
     estimation), by a kernel's bandwidth, n^(-1/(d + 4)), is several times wider; it helps below 50 rows and costs much
     above."""
 
+    def epochs(self, n_steps: int) -> tuple[int, int]:
+        """The most epochs, and after how many without gain training ends, where an epoch has so many steps."""
+        patience = math.ceil(self.patience_steps / n_steps)
+        patience = self.patience or min(max(patience, _FEWEST_EPOCHS_OF_PATIENCE), _MOST_EPOCHS_OF_PATIENCE)
+        return self.max_epochs or min(max(math.ceil(self.max_steps / n_steps), 2 * patience), _MOST_EPOCHS), patience
 
+
+_PLAIN = Preset(n_members=None, pool_restarts=False, max_epochs=300, patience=30, has_background=False, enough_rows=800)
+_LONG = Preset(n_restarts=4, max_steps=20_000, patience_steps=2_000)
+_WIDE = replace(_LONG, hidden_layer_sizes=(128, 128))
 PRESETS = {
-    "fast": Preset((64, 64), n_members=None, max_epochs=300, patience=30, enough_rows=800),
-    "balanced": Preset(),
-    "best": Preset(n_restarts=4, pool_restarts=True),
+    "plain": (_PLAIN, replace(_PLAIN, batch_size=256)),
+    "fast": (Preset(), Preset(batch_size=256)),
+    "balanced": (_LONG, replace(_WIDE, n_restarts=1, batch_size=256)),
+    "best": (replace(_WIDE, n_restarts=8), replace(_WIDE, batch_size=256)),
 }
+"""Of each preset, settings below 5,000 rows, and from there on."""
+
+
+def settings_of(preset: str, n_rows: int) -> Preset:
+    """The settings of a preset for so many rows."""
+    few, many = PRESETS[preset]
+    return few if n_rows < _MANY_ROWS else many

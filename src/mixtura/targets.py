@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import issparse
+from scipy.stats import kurtosis, skew
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array
 from torch import Tensor
@@ -21,6 +22,7 @@ from .tables import has_date_dtype, is_date
 _FEWEST_OF_AN_ATOM, _LEAST_SHARE_OF_AN_ATOM, _MOST_ATOMS = 10, 0.005, 20
 _USUAL_FLOOR, _LARGEST_FLOOR, _OFF_THE_GRID = 1e-3, 0.3, 1e-3
 _NEIGHBOURS = 10
+_SKEWED, _HEAVY_TAILED = 0.5, 3.0
 _TIMES_ITS_NEIGHBOURS = 5
 
 
@@ -139,6 +141,23 @@ def find_atoms(target: Target, sample_weight: NDArray[np.float64]) -> list[float
         if not len(near) or weights[i] > _TIMES_ITS_NEIGHBOURS * np.median(near):
             found.append(float(values[i]))
     return sorted(found[:_MOST_ATOMS])
+
+
+def likely_families(target: Target, atoms: NDArray[np.float64]) -> list[str]:
+    """Families that may suit a target: the normal always, others where moments say that they are worth a try.
+
+    Those are the lognormal for positive values with a skewness above 0.5, and the student_t where the excess kurtosis
+    is above 3.
+    """
+    y = target.values[~np.isin(target.values, atoms)] if len(atoms) else target.values
+    names = ["normal"]
+    if target.row_shape not in ((), (1,)) or target.upper is not None or len(y) < 2:
+        return names
+    if y.min() > 0 and skew(y) > _SKEWED:
+        names.append("lognormal")
+    if kurtosis(y) > _HEAVY_TAILED:
+        names.append("student_t")
+    return names
 
 
 def smallest_scales(

@@ -8,7 +8,15 @@ from torch import Tensor
 from torch.distributions import Distribution, LogNormal
 
 from .base import ScalarFamily
-from .normal import normal_log_density, positive, standard_cdf, standard_normal, unpositive, weighted_moments
+from .normal import (
+    normal_log_density,
+    normal_slopes,
+    positive,
+    standard_cdf,
+    standard_normal,
+    unpositive,
+    weighted_moments,
+)
 
 _NODES, _NODE_WEIGHTS = (torch.as_tensor(part) / 2 for part in np.polynomial.legendre.leggauss(16))
 _WIDE = 1.5
@@ -36,6 +44,12 @@ class LogNormalFamily(ScalarFamily[LogNormal]):
 
     def unbuild(self, components, scale_floor: Tensor | float = 0.0):
         return torch.stack([components.loc, unpositive(components.scale, scale_floor)], -1)
+
+    def log_prob_and_slopes(self, raw, scale_floor, y):
+        is_inside = y > 0
+        log_y = torch.where(is_inside, y, 1).log()
+        log_prob, *slopes = normal_slopes(raw[..., 0], raw[..., 1], scale_floor, log_y)
+        return torch.where(is_inside, log_prob - log_y, -torch.inf), torch.stack(slopes).movedim(0, -1)
 
     def fit(self, y, weights) -> LogNormal:
         is_inside = y > 0
