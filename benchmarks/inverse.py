@@ -1,6 +1,6 @@
 """Simulation-based inference: posteriors learned from simulations, beside the published figures of others.
 
-python benchmarks/inverse.py [--tasks NAME ...] [--simulations 1000 10000] [--observations 10] [--json inverse.jsonl]
+python benchmarks/inverse.py [--tasks NAME ...] [--simulations 1000 10000] [--observations 10] [--settings JSON]
 
 Parameters theta are drawn from a prior, a simulator makes x of them, and `MDNRegressor` learns p(theta | x) from the
 pairs. At ten observations a classifier tells samples of it from samples of the true posterior: its accuracy, C2ST, is
@@ -115,10 +115,10 @@ class Posterior:
     outside of the prior's support is rejected.
     """
 
-    def __init__(self, task: Task, theta: Array, x: Array, seed: int):
+    def __init__(self, task: Task, theta: Array, x: Array, seed: int, settings: dict[str, Any]):
         self.task, self.is_log, self.seed = task, bool((theta > 0).all()), seed
         self.scores = QuantileTransformer(output_distribution="normal", random_state=seed).fit(x)
-        self.model = MDNRegressor(**SETTINGS, random_state=seed)
+        self.model = MDNRegressor(**settings, random_state=seed)
         self.model.fit(self.scores.transform(x), np.log(theta) if self.is_log else theta)
 
     def sample(self, x: Array, n: int) -> Array:
@@ -167,16 +167,18 @@ def surprise(task: Task, truths: Array, observations: Array) -> float:
     return float(np.mean(found))
 
 
-def run(name: str, n_simulations: int, n_observations: int, folder: Path, seed: int) -> dict[str, Any]:
-    """Learn from simulations of one task, and compare with the reference."""
+def run(name: str, n_simulations: int, n_observations: int, folder: Path, seed: int, **settings: Any) -> dict[str, Any]:
+    """Learn from simulations of one task, and compare with the reference, if at any observation."""
     task, rng = TASKS[name], np.random.default_rng(seed)
     theta, fresh = task.draw(n_simulations, rng), task.draw(N_TEST, rng)
     x, fresh_x = task.simulate(theta, rng), task.simulate(fresh, rng)
     start = time.process_time()
-    posterior = Posterior(task, theta, x, seed)
+    posterior = Posterior(task, theta, x, seed, settings)
     seconds = time.process_time() - start
-    found = {"task": name, "n_simulations": n_simulations, "seed": seed, "cpu_seconds": round(seconds, 1)}
+    found = {"task": name, "n_simulations": n_simulations, "seed": seed, "cpu_seconds": round(seconds, 1)} | settings
     found |= {"n_epochs": posterior.model.fit_report_.n_epochs, "nll": posterior.nll(fresh, fresh_x)}
+    if not n_observations:
+        return found | {"c2st": []}
     data = np.load(folder / f"{name}.npz")
     numbers = range(1, n_observations + 1)
     observed, truths, references = (
@@ -198,12 +200,11 @@ def summary(results: list[dict[str, Any]], published: pd.DataFrame) -> Iterator[
     for name in TASKS:
         for n in sorted({r["n_simulations"] for r in results if r["task"] == name}):
             here = [r for r in results if (r["task"], r["n_simulations"]) == (name, n)]
-            scores = np.mean([r["c2st"] for r in here], 0)
-            error = scores.std(ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.nan
+            scores = pd.Series(np.mean([r["c2st"] for r in here], 0), dtype=float)
             npe = published.query("task == @name and num_simulations == @n and algorithm == 'NPE'")["C2ST"].mean()
             target = f"{TASKS[name].target}" if TASKS[name].target and n == 10_000 else ""
             nll, seconds = (np.mean([r[key] for r in here]) for key in ("nll", "cpu_seconds"))
-            columns = f"{scores.mean():.3f} | {error:.3f} | {target} | {npe:.3f} | {nll:.3f} | {seconds:.0f}"
+            columns = f"{scores.mean():.3f} | {scores.sem():.3f} | {target} | {npe:.3f} | {nll:.3f} | {seconds:.0f}"
             yield f"| {name} | {n:,} | {columns} |"
 
 
@@ -212,19 +213,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS), metavar="NAME")
     parser.add_argument("--simulations", nargs="*", type=int, default=[1_000, 10_000])
-    parser.add_argument("--observations", type=int, default=10, help="how many of the ten")
+    parser.add_argument("--observations", type=int, default=10, help="how many of the ten; 0 for the NLL alone")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--settings", type=json.loads, default=SETTINGS, help="of MDNRegressor, in JSON")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/sbi_reference_posteriors"))
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to add a line for each fit")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results = []
+    published, results = pd.read_csv(args.data / "published_c2st.csv.gz"), []
     for name, n, seed in product(args.tasks, args.simulations, range(args.seeds)):
-        results.append(run(name, n, args.observations, args.data, seed))
+        results.append(run(name, n, args.observations, args.data, seed, **args.settings))
         if args.json:
             with args.json.open("a") as stream:
                 stream.write(json.dumps(results[-1]) + "\n")
-    print("\n".join(summary(results, pd.read_csv(args.data / "published_c2st.csv.gz"))))
+    print("\n".join(summary(results, published)))
 
 
 if __name__ == "__main__":
