@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraint
 # Small networks are slower on many threads, and two test processes share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint fuzz docs clean
+.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse fuzz docs clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -61,6 +61,9 @@ bench-canonical: .venv/test  ## Excess NLL over a known truth beside a naive MDN
 
 bench-joint: .venv/test  ## A joint density beside the product of margins (about ten minutes; SARCOS=PATH adds the robot's arm)
 	$(ONE_THREAD) $(BIN)/python benchmarks/joint.py $(if $(SARCOS),--sarcos $(SARCOS))
+
+bench-inverse: .venv/test  ## Posteriors learned from simulations beside published figures; needs ../shared/data (about an hour)
+	$(ONE_THREAD) $(BIN)/python benchmarks/inverse.py
 
 fuzz: .venv/test  ## Random tables, targets and parameters: each ends in a sound model or a coded error (about ten minutes)
 	$(ONE_THREAD) $(BIN)/python benchmarks/fuzz.py
