@@ -206,7 +206,8 @@ def treeffuser(X: pd.DataFrame, y: Array, seed: int) -> Predict:
     from treeffuser import Treeffuser
 
     # As it comes: Beltran-Velez et al. (2024) advise its defaults. A density only by a kernel on its draws; a width of
-    # 1 in whatever unit y has, as it comes, would be unfair: Silverman's rule here, on each row's own spread.
+    # 1 in whatever unit y has, as it comes, would be unfair: Silverman's rule on each row's own spread, with a factor
+    # of 1.5 for its .9, the best on six splits from 5 on of four small sets.
     text = as_text(X)
     levels = {name: pd.CategoricalDtype(sorted(X[name].dropna().unique())) for name in text}
     model = Treeffuser(n_jobs=1, seed=seed)
@@ -217,7 +218,7 @@ def treeffuser(X: pd.DataFrame, y: Array, seed: int) -> Predict:
         draws = np.sort(model.sample(table.astype(levels), n_draws, seed=seed).reshape(n_draws, len(table)).T)
         low, high = np.quantile(draws, [0.25, 0.75], axis=1)
         spread = np.minimum(draws.std(1), (high - low) / 1.34)
-        width = np.maximum(0.9 * spread * n_draws**-0.2, 1e-3)[:, None]
+        width = np.maximum(1.5 * spread * n_draws**-0.2, 1e-3)[:, None]
 
         def log_density(z: Array) -> Array:
             return logsumexp(stats.norm.logpdf(z[:, None], draws, width), axis=1) - np.log(n_draws)
