@@ -204,7 +204,7 @@ def measure(set_name: str, split: int, method: str) -> dict[str, float]:
     forecast = predict(data.X_test)
     predicted = cpu_seconds()
     y = data.y_test
-    log_density, (lower, upper) = forecast.log_density(y), forecast.interval.T
+    log_density, (lower, upper) = forecast.log_density(y), forecast.interval().T
     return {
         "nll": -log_density.mean(),
         "worst_nll": -log_density.min(),
@@ -247,13 +247,15 @@ def circumstances() -> dict[str, Any]:
     """When, on what, and with which versions."""
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    names = ["torch", "scikit-learn", "ngboost", "catboost", "xgboostlss", "xgboost", "treeffuser", "lightgbm", "zuko"]
+    wanted = {"torch", "scikit-learn", "ngboost", "catboost", "xgboostlss", "xgboost", "treeffuser", "lightgbm", "zuko"}
+    found = {package.name.lower(): package.version for package in importlib.metadata.distributions()}
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "hardware": f"one thread of {cpus[0].split(':')[1].strip() if cpus else platform.processor()}",
-        "versions": f"Python {platform.python_version()}, "
-        + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names),
+        "versions": ", ".join(
+            [f"Python {platform.python_version()}", *(f"{name} {found[name]}" for name in sorted(wanted & set(found)))]
+        ),
     }
 
 

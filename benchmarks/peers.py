@@ -43,8 +43,8 @@ class Forecast:
     """Of y, (n,)."""
     crps: Callable[[Array], Array]
     """Of y, (n,)."""
-    interval: Array
-    """The central one of 90%, (n, 2)."""
+    interval: Callable[[], Array]
+    """The central one of 90%, (n, 2); asked when the time to predict has been taken."""
     mean: Array
     """(n,)."""
 
@@ -55,9 +55,12 @@ class Forecast:
         def crps_of(y: Array) -> Array:
             return crps(mixture, torch.as_tensor(y), reduction="none").numpy()
 
-        levels = torch.as_tensor(INTERVAL)[:, None]
-        interval = mixture.icdf(levels).numpy().T
-        return cls(lambda y: mixture.log_prob(torch.as_tensor(y)).numpy(), crps_of, interval, mixture.mean.numpy())
+        return cls(
+            lambda y: mixture.log_prob(torch.as_tensor(y)).numpy(),
+            crps_of,
+            lambda: mixture.icdf(torch.as_tensor(INTERVAL)[:, None]).numpy().T,
+            mixture.mean.numpy(),
+        )
 
     @classmethod
     def of_normals(cls, loc: Any, scale: Any) -> "Forecast":
@@ -70,7 +73,7 @@ class Forecast:
         return Forecast(
             lambda y: self.log_density((y - shift) / factor) - np.log(factor),
             lambda y: factor * self.crps((y - shift) / factor),
-            shift + factor * self.interval,
+            lambda: shift + factor * self.interval(),
             shift + factor * self.mean,
         )
 
@@ -229,7 +232,7 @@ def treeffuser(X: pd.DataFrame, y: Array, seed: int) -> Predict:
                 n_draws / (n_draws - 1)
             )
 
-        return Forecast(log_density, fair_crps, np.quantile(draws, INTERVAL, axis=1).T, draws.mean(1))
+        return Forecast(log_density, fair_crps, lambda: np.quantile(draws, INTERVAL, axis=1).T, draws.mean(1))
 
     return predict
 
@@ -318,7 +321,7 @@ def quantile_forest(X: pd.DataFrame, y: Array, seed: int) -> Predict:
         return Forecast(
             lambda z: model.log_density(weights, z, model.width),
             crps_of,
-            np.concatenate([interval(block) for block in blocks]),
+            lambda: np.concatenate([interval(block) for block in blocks]),
             weights @ model.y,
         )
 
@@ -484,7 +487,7 @@ def spline_flow(X: pd.DataFrame, y: Array, seed: int) -> Predict:
                 return flow(rows).log_prob(torch.as_tensor(z)[:, None]).numpy()
 
         weights = np.full((1, 500), 1 / 500)
-        return Forecast(log_density, lambda z: points_crps(points, weights, z), at(INTERVAL), points.mean(1))
+        return Forecast(log_density, lambda z: points_crps(points, weights, z), lambda: at(INTERVAL), points.mean(1))
 
     return predict
 
