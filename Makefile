@@ -1,11 +1,12 @@
 # Everything runs in .venv, made here from nothing but python3 (3.11 or later).
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints.txt
+PIP_INSTALL := bin/python -m pip --disable-pip-version-check -q install
+PIP := .venv/$(PIP_INSTALL) -c constraints.txt
 # Small networks are slower on many threads, and two test processes share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse fuzz docs clean
+.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse bench-accuracy fuzz docs clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -25,6 +26,13 @@ help:  ## This list
 
 .venv/docs: .venv/core
 	$(PIP) -e '.[docs]'
+	@touch $@
+
+# Peers, with pins of their own, never come near .venv.
+.venv-peers/peers: pyproject.toml constraints.txt benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/$(PIP_INSTALL) -c constraints.txt -e .
+	.venv-peers/$(PIP_INSTALL) --no-deps -r benchmarks/requirements-peers.txt
 	@touch $@
 
 demo: .venv/core  ## Learn p(y | x) from real taxi trips; pictures and a page in demo/
@@ -65,6 +73,9 @@ bench-joint: .venv/test  ## A joint density beside the product of margins (about
 bench-inverse: .venv/test  ## Posteriors learned from simulations beside published figures; needs ../shared/data (about an hour)
 	$(ONE_THREAD) $(BIN)/python benchmarks/inverse.py
 
+bench-accuracy: .venv-peers/peers  ## NLL, CRPS, coverage and seconds beside peers; resumable (about a day)
+	.venv-peers/bin/python benchmarks/accuracy.py --tables uci mixed --results accuracy.jsonl --table accuracy.md
+
 fuzz: .venv/test  ## Random tables, targets and parameters: each ends in a sound model or a coded error (about ten minutes)
 	$(ONE_THREAD) $(BIN)/python benchmarks/fuzz.py
 
@@ -72,4 +83,4 @@ docs: .venv/docs  ## The documentation as a site in site/; warnings are errors
 	$(BIN)/mkdocs build --strict
 
 clean:  ## Remove what was made here
-	rm -rf .venv demo site .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-peers demo site .pytest_cache .ruff_cache dist
