@@ -229,13 +229,16 @@ def ours(x: Array, y: Array, x_test: Array, y_test: Array, seed: int, **settings
     return model.score_samples(x_test, y_test).mean(), {"n_active": model.fit_report_.n_active_components}
 
 
-WAYS = {"naive MDN": naive, "Mixtura": ours, "Mixtura, 8 restarts": partial(ours, n_restarts=8)}
+PLAIN = partial(ours, preset="plain")
+WAYS = {"naive MDN": naive, "Mixtura": ours, "Mixtura, plain": PLAIN}
 ON_REQUEST = {
+    "Mixtura, fast": partial(ours, preset="fast"),
     "Mixtura, best": partial(ours, preset="best"),
-    "without floors": partial(ours, scale_floor=1e-12, weight_floor=0.0),
-    "without revival": partial(ours, revive=False),
-    "without noise": partial(ours, noise=0.0),
-    "without early stopping": partial(ours, validation_fraction=0.0),
+    "plain, 8 restarts": partial(PLAIN, n_restarts=8),
+    "plain, without floors": partial(PLAIN, scale_floor=1e-12, weight_floor=0.0),
+    "plain, without revival": partial(PLAIN, revive=False),
+    "plain, without noise": partial(PLAIN, noise=0.0),
+    "plain, without early stopping": partial(PLAIN, validation_fraction=0.0),
 }
 EVERY_WAY = WAYS | ON_REQUEST
 

@@ -59,7 +59,7 @@ def distance(name: str, n_components: int, n: int, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, n)
     y = DENSITIES[name](x).rvs(size=n, random_state=rng)
-    model = MDNRegressor(n_components, random_state=seed).fit(x[:, None], y)
+    model = MDNRegressor(n_components, preset="plain", family="normal", random_state=seed).fit(x[:, None], y)
     at = np.linspace(-0.99, 0.99, 200)
     with torch.no_grad():
         learned = model.predict_dist(at[:, None]).log_prob(torch.as_tensor(GRID)[:, None]).exp().numpy()

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from mixtura import MDNRegressor, MixturaError, MixturaWarning, checkpoint, datasets, load
 
 X, Y = datasets.make_inverse_sine(600)
-SETTINGS = {"hidden_layer_sizes": (16,), "max_epochs": 40, "random_state": 0, "n_restarts": 2}
+SETTINGS = {"preset": "plain", "hidden_layer_sizes": (16,), "max_epochs": 40, "random_state": 0, "n_restarts": 2}
 
 
 def small(**parameters) -> MDNRegressor:

@@ -121,7 +121,7 @@ def test_codes_keep_their_zeros_and_names_their_brackets():
 
 def test_models_fitted_on_arrays_are_served_by_position():
     X = np.random.default_rng(0).normal(size=(60, 2))
-    mixtura.MDNRegressor(n_components=1, max_epochs=1).fit(X, X).save("m")
+    mixtura.MDNRegressor(preset="plain", n_components=1, max_epochs=1).fit(X, X).save("m")
     pd.DataFrame(X).to_csv("x.csv", index=False)
     done = run("predict", "m", "x.csv", "-o", "out.csv", "--quantiles", "0.5")
     assert done.exit_code == 0, done.output
@@ -131,7 +131,7 @@ def test_models_fitted_on_arrays_are_served_by_position():
 def test_whole_categories_have_one_spelling_and_numbered_columns_their_names():
     rng = np.random.default_rng(0)
     X = pd.DataFrame({0: rng.normal(size=60), 1: pd.Series([1, 2, None] * 20).astype("category")})
-    mixtura.MDNRegressor(n_components=1, max_epochs=1, random_state=0).fit(X, X[0]).save("m")
+    mixtura.MDNRegressor(preset="plain", n_components=1, max_epochs=1, random_state=0).fit(X, X[0]).save("m")
     X[[1, 0]].to_csv("x.csv", index=False)  # pandas writes 1.0 and 2.0, and the columns are in another order
     done = run("predict", "m", "x.csv", "-o", "out.csv")
     assert done.exit_code == 0, done.output

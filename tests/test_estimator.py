@@ -27,7 +27,7 @@ EXPECTED_FAILURES = {
 }
 
 
-@parametrize_with_checks([MDNRegressor()], expected_failed_checks=lambda _: EXPECTED_FAILURES)
+@parametrize_with_checks([MDNRegressor(max_epochs=10)], expected_failed_checks=lambda _: EXPECTED_FAILURES)
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
@@ -39,7 +39,7 @@ def make_data(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quick(**parameters) -> MDNRegressor:
-    return MDNRegressor(**{"n_components": 2, "max_epochs": 25, "random_state": 0, **parameters})
+    return MDNRegressor(**{"preset": "plain", "n_components": 2, "max_epochs": 25, "random_state": 0, **parameters})
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +367,7 @@ def test_a_zero_inflated_target_is_learned(seed):
     rng = np.random.default_rng(2)
     x = rng.uniform(-1, 1, 1500)
     y = np.where(rng.random(1500) < 1 / (1 + np.exp(-4 * x)), 0, 5 * x + rng.normal(size=1500))
-    model = MDNRegressor(random_state=seed, max_epochs=60).fit(x[:, None], y)
+    model = MDNRegressor(preset="plain", random_state=seed, max_epochs=60).fit(x[:, None], y)
     assert model.fit_report_.best_nll < model.fit_report_.start_nll - 0.3
     low, high = model.predict([[-0.9], [0.9]])
     assert low < -3
@@ -535,7 +535,7 @@ def test_a_constant_target_is_named():
 
 def test_of_several_restarts_the_best_is_kept_and_the_first_is_the_run_without_restarts():
     X, y = datasets.make_inverse_sine(400)
-    settings = {"hidden_layer_sizes": (16,), "max_epochs": 20, "random_state": 0}
+    settings = {"preset": "plain", "hidden_layer_sizes": (16,), "max_epochs": 20, "random_state": 0}
     model, alone = MDNRegressor(n_restarts=3, **settings).fit(X, y), MDNRegressor(**settings).fit(X, y)
     report = model.fit_report_
     assert len(set(report.restart_nlls)) == len(report.restart_active_components) == 3
@@ -550,7 +550,9 @@ def test_pooled_restarts_answer_with_all_components_and_come_back_from_disk(atom
     X, y = datasets.make_inverse_sine(400)
     if atoms:
         y = np.maximum(y, 0.3)
-    model = MDNRegressor(2, n_restarts=3, pool_restarts=True, atoms=atoms, max_epochs=5, random_state=0).fit(X, y)
+    model = MDNRegressor(
+        2, preset="plain", n_restarts=3, pool_restarts=True, atoms=atoms, max_epochs=5, random_state=0
+    ).fit(X, y)
     mixture = model.predict_dist(X)
     assert mixture.n_components == 6
     assert model.score_samples(X, y).mean() > -1
@@ -563,7 +565,7 @@ def test_pooled_restarts_answer_with_all_components_and_come_back_from_disk(atom
 
 def test_partial_fit_goes_on_from_what_is_known():
     X, y = datasets.make_inverse_sine(900)
-    settings = {"n_components": 3, "hidden_layer_sizes": (16,), "random_state": 0}
+    settings = {"preset": "plain", "n_components": 3, "hidden_layer_sizes": (16,), "random_state": 0}
     first = MDNRegressor(**settings, max_epochs=60).partial_fit(X[:100], y[:100])
     before = first.score_samples(X[450:], y[450:]).mean()
     mean = first.y_scaler_.mean_.copy()

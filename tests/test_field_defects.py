@@ -26,7 +26,7 @@ def normals(loc: Tensor, scale: Tensor | float = 1.0) -> Mixture:
 
 
 def small(**parameters: object) -> MDNRegressor:
-    settings = {"n_components": 2, "hidden_layer_sizes": (16,), "max_epochs": 30, "random_state": 0}
+    settings = {"preset": "plain", "n_components": 2, "hidden_layer_sizes": (16,), "max_epochs": 30, "random_state": 0}
     return MDNRegressor(**(settings | parameters))  # pyright: ignore
 
 

@@ -33,7 +33,7 @@ def make_table(n: int = 200) -> tuple[pd.DataFrame, pd.Series]:
 
 @pytest.fixture(scope="module")
 def model() -> MDNRegressor:
-    return MDNRegressor(n_components=2, max_epochs=5, random_state=0).fit(*make_table())
+    return MDNRegressor(preset="plain", n_components=2, max_epochs=5, random_state=0).fit(*make_table())
 
 
 @pytest.mark.parametrize("kind", ["heatmap", "fan"])
@@ -58,7 +58,7 @@ def test_the_fan_shows_the_models_own_quantiles(model):
 
 def test_plot_density_takes_arrays():
     X = np.random.default_rng(0).normal(size=(100, 2))
-    model = MDNRegressor(n_components=2, max_epochs=3, random_state=0).fit(X, X[:, 1])
+    model = MDNRegressor(preset="plain", n_components=2, max_epochs=3, random_state=0).fit(X, X[:, 1])
     assert plots.plot_density(model, X, X[:, 1], feature=1).get_xlabel() == "x1"
 
 

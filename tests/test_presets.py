@@ -12,7 +12,7 @@ SMALL = {"hidden_layer_sizes": (8,), "max_epochs": 4, "random_state": 0}
 
 
 @pytest.mark.parametrize(
-    ("preset", "n_components", "n_networks"), [("fast", 2, 1), ("balanced", 17, 1), ("best", 65, 4)]
+    ("preset", "n_components", "n_networks"), [("plain", 2, 1), ("fast", 17, 1), ("balanced", 65, 4), ("best", 129, 8)]
 )
 def test_a_preset_says_how_many_mixtures_are_pooled(tmp_path, preset, n_components, n_networks):
     model = MDNRegressor(2, preset=preset, **SMALL).fit(X, Y)
@@ -33,7 +33,8 @@ def test_a_setting_counts_more_than_the_preset():
     model = MDNRegressor(2, preset="best", n_restarts=2, **SMALL).fit(X, Y)
     assert len(model.networks_) == 2
     assert model.fit_report_.n_epochs == 4
-    assert MDNRegressor(preset="balanced")._recipe == PRESETS["balanced"]
+    assert MDNRegressor()._recipe(4_999) == PRESETS["balanced"][0]
+    assert MDNRegressor()._recipe(5_000) == PRESETS["balanced"][1]
 
 
 def test_networks_that_are_pooled_hold_out_other_rows():

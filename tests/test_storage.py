@@ -32,7 +32,7 @@ def make_table(n: int = 120) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def quick(**parameters) -> MDNRegressor:
-    return MDNRegressor(**{"n_components": 3, "max_epochs": 3, "random_state": 0, **parameters})
+    return MDNRegressor(**{"preset": "plain", "n_components": 3, "max_epochs": 3, "random_state": 0, **parameters})
 
 
 @pytest.fixture
@@ -176,6 +176,7 @@ HOSTILE = {
     "many components": lambda m: m["parameters"].update(n_components=10**12),
     "an unknown parameter": lambda m: m["parameters"].update(__reduce__=["os.system", "true"]),
     "a wrong family": lambda m: m["parameters"].update(family="builtins.eval"),
+    "another family than announced": lambda m: m["parameters"].update(family="laplace"),
     "no parameters": lambda m: m.pop("parameters"),
     "parameters that are a list": lambda m: m.update(parameters=[]),
     "no columns": lambda m: m.update(columns=[]),

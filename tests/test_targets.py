@@ -31,7 +31,7 @@ TARGETS = {
 
 
 def small(**parameters) -> MDNRegressor:
-    settings = {"n_components": 2, "max_epochs": 3, "hidden_layer_sizes": (16,), "random_state": 0}
+    settings = {"preset": "plain", "n_components": 2, "max_epochs": 3, "hidden_layer_sizes": (16,), "random_state": 0}
     return MDNRegressor(**settings | parameters)
 
 
@@ -188,7 +188,7 @@ def test_a_censored_target_is_learned_where_a_naive_one_is_biased():
     truth = RATE + 0.3 * rng.normal(size=N)
     seen = np.minimum(truth, 1.6)
     y = intervals(seen, np.where(truth > 1.6, np.inf, seen))
-    settings = {"n_components": 1, "max_epochs": 60}
+    settings = {"preset": "plain", "n_components": 1, "max_epochs": 60}
     honest, naive = small(**settings).fit(X, y), small(**settings).fit(X, seen)
     errors = [np.abs(model.predict(X) - RATE).mean() for model in (honest, naive)]
     assert errors[0] < 0.5 * errors[1]
@@ -229,7 +229,7 @@ def test_repeated_values_are_named_unless_they_are_atoms():
 def test_no_component_shrinks_onto_the_grid_of_a_rounded_target():
     """Without a floor from the data the likelihood grows as scales fall: spikes on the grid, and nothing between."""
     y = TARGETS["normal"]
-    settings = {"n_components": 8, "max_epochs": 150}
+    settings = {"preset": "plain", "n_components": 8, "max_epochs": 150}
     spiky, sound = (small(scale_floor=floor, **settings).fit(X, y.round()) for floor in (1e-6, None))
     assert spiky.predict_dist(X).split().stddev.min() < 0.01
     assert sound.predict_dist(X).split().stddev.min() >= 0.999 / np.sqrt(12)

@@ -604,7 +604,7 @@ def test_censored_atomic_and_bounded_targets_get_no_noise_in_y(monkeypatch):
         with pytest.raises(ZeroDivisionError):
             MDNRegressor(**settings).fit(x, x[:, 0] if "atoms" not in settings else y)
     with pytest.raises(ZeroDivisionError):
-        MDNRegressor(family="gamma").fit(x, 1 + x[:, 0])
+        MDNRegressor(preset="plain", family="gamma").fit(x, 1 + x[:, 0])
     usual = min(0.2, 8 / 44)
     assert seen == [(usual, usual), (usual, 0), (0.3, 0.3), (0, 0), (usual, 0)]
 
@@ -679,7 +679,9 @@ def test_rows_at_atoms_do_not_make_the_others_components_dead():
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (1000, 1))
     y = np.where(rng.random(1000) < 0.985, 0.0, 5 + X[:, 0] + 0.1 * rng.normal(size=1000))
-    model = MDNRegressor(1, atoms=[0.0], hidden_layer_sizes=(8,), max_epochs=3, random_state=0).fit(X, y)
+    model = MDNRegressor(1, preset="plain", atoms=[0.0], hidden_layer_sizes=(8,), max_epochs=3, random_state=0).fit(
+        X, y
+    )
     assert model.fit_report_.component_usage == pytest.approx([1.0])
     assert model.fit_report_.n_active_components == 1
 

@@ -107,7 +107,9 @@ def ask_dropoff(max_epochs: int) -> Section:
         "full covariance. The right answer is a map, not a point.",
         "nats per km²",
     )
-    model = MDNRegressor(n_components=20, max_epochs=max_epochs, random_state=0).fit(train[features], train[target])
+    model = MDNRegressor(n_components=20, preset="plain", max_epochs=max_epochs, random_state=0).fit(
+        train[features], train[target]
+    )
     _compare(section, model, train[features], train[target], test[features], test[target])
 
     places = {
@@ -144,7 +146,7 @@ def ask_duration(max_epochs: int) -> Section:
         "trip, so they are left out.",
         "nats per minute",
     )
-    model = MDNRegressor(n_components=5, max_epochs=max_epochs, random_state=0)
+    model = MDNRegressor(n_components=5, preset="plain", max_epochs=max_epochs, random_state=0)
     model.fit(train[features], train["duration_min"])
     _compare(section, model, train[features], train["duration_min"], test[features], test["duration_min"])
 
@@ -174,7 +176,7 @@ def ask_inverse(max_epochs: int) -> Section:
         "least squares answers with their mean, which is none of them.",
         "nats",
     )
-    model = MDNRegressor(n_components=5, max_epochs=max_epochs, random_state=0).fit(X_train, y_train)
+    model = MDNRegressor(n_components=5, preset="plain", max_epochs=max_epochs, random_state=0).fit(X_train, y_train)
     _compare(section, model, X_train, y_train, X_test, y_test)
     section.figures.append(("inverse.png", draw_inverse(model, X_train, y_train), _INVERSE_CAPTION))
     return section
@@ -226,7 +228,9 @@ def _split_trips() -> tuple[pd.DataFrame, pd.DataFrame]:
 def _compare(section: Section, model: MDNRegressor, X_train, y_train, X_test, y_test) -> None:
     """Score the model and three simpler ones, each as a mixture for every held-out row."""
     y = np.asarray(y_train, dtype=np.float64)
-    one_normal = MDNRegressor(n_components=1, max_epochs=model.max_epochs, random_state=0).fit(X_train, y_train)
+    one_normal = MDNRegressor(n_components=1, preset="plain", max_epochs=model.max_epochs, random_state=0).fit(
+        X_train, y_train
+    )
     predictions = {
         "unconditional density": fit_unconditional(y).expand((len(X_test),)),
         "linear-Gaussian model": predict_linear_gaussian(X_train, y, X_test),

@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_consistent_length, resample
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import (
     _check_sample_weight,  # pyright: ignore[reportPrivateUsage]
     check_is_fitted,
@@ -84,6 +84,7 @@ class _Task:
     """Indices of the features that take more than two values."""
     told: list[str]
     """Events for the report."""
+    warning: MixturaWarning | None
     seed: int
     random: np.random.RandomState
 
@@ -187,7 +188,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.uniform(-1, 1, (500, 1))
     >>> y = np.sign(rng.normal(size=500)) + 0.1 * rng.normal(size=500)  # two branches: the mean, 0, is on neither
-    >>> model = MDNRegressor(n_components=2, random_state=0).fit(X, y)
+    >>> model = MDNRegressor(n_components=2, preset="plain", random_state=0).fit(X, y)
     >>> model.predict_quantiles([[0.0]], [0.25, 0.75]).round(1)
     array([[-1.,  1.]])
     """
@@ -338,9 +339,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if resume and checkpoint_dir is None:
             raise MixturaError("E-parameter", "resume=True", "a checkpoint_dir to resume from", "say where it is")
         checkpoint = None if checkpoint_dir is None else Checkpoint(checkpoint_dir, resume)
-        family, told = self._choose_family(X, y, sample_weight)
-        task = self._prepare(X, y, sample_weight, eval_set, family)
+        family, ranks, told = self._try_out(X, y, sample_weight)
+        task = self._prepare(X, y, sample_weight, eval_set, family, ranks)
         task.told[:0] = told
+        if task.warning is not None:
+            warn(task.warning)
         self._choose(task, {} if checkpoint is None else checkpoint.about)
         recipe = self._recipe(len(task.learn))
         learners = [self._learner(task, task.learn, task.judge, self.n_components_, task.seed, recipe)]
@@ -405,6 +408,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         sample_weight: ArrayLike | None,
         eval_set: tuple[Any, Any] | None,
         family: str | AnyFamily | Sequence[str | AnyFamily] | None = None,
+        ranks: bool = False,
     ) -> _Task:
         """Check everything, standardise features and target (as before, unless a family is given), hold rows out."""
         reset = family is not None
@@ -424,6 +428,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         X, target, weight = X[counted], target.take(counted), weight[counted]
         weight = weight / weight.mean()
 
+        warning = None
         random = _fresh(self.random_state)
         seed = int(random.randint(2**31 - 1))
         if reset:
@@ -431,9 +436,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             self.atoms_ = self._find_atoms(target, weight)
         check_support(self.family_, target, self.atoms_)
         if reset:
-            self.encoder_ = TableEncoder().fit(X, weight)
+            self.encoder_ = TableEncoder(ranks).fit(X, weight)
             self.y_scaler_ = fit_target_scaler(target.points, weight, target.names, self.family_)
-            self._warn_of_repeats(target, weight)
+            warning = self._repeats(target, weight)
         told = []
         if len(self.atoms_):
             told.append(f"atoms, with their shares of the rows: {_shares(self.atoms_, target, weight)}")
@@ -454,42 +459,55 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         places = torch.tensor(
             [j for j, values in enumerate(rows.x[learn].T) if len(values.unique()) > 2], dtype=torch.long
         )
-        return _Task(rows, learn, judge, floor, places, told, seed, random)
+        return _Task(rows, learn, judge, floor, places, told, warning, seed, random)
 
-    def _choose_family(
+    def _try_out(
         self, X: Any, y: Any, sample_weight: ArrayLike | None
-    ) -> tuple[str | AnyFamily | Sequence[str | AnyFamily], list[str]]:
-        """The family as it was given, or by the held-out NLL of a small network for each that may suit the target; and
-        what to tell of it."""
-        if not isinstance(self.family, str) or self.family != "auto":
-            return self.family, []
-        self._check_parameters()
-        target = as_target(y)
-        candidates = likely_families(target, self._find_atoms(target, np.ones(len(target))))
-        if len(candidates) == 1 or len(target) < _FEWEST_ROWS_TO_CHOOSE:
-            return candidates[0], []
+    ) -> tuple[str | AnyFamily | Sequence[str | AnyFamily], bool, list[str]]:
+        """By the held-out NLL of small networks: the family, where it is "auto", and whether heavy-tailed features are
+        replaced by their normal scores; and what to tell of it."""
+        is_auto = isinstance(self.family, str) and self.family == "auto"
+        family = "normal" if is_auto else self.family
         seed = int(_fresh(self.random_state).randint(2**31 - 1))
-        if sample_weight is None:
-            sample_weight = np.ones(len(target))
-        with coded("E-input-length", "as many rows in X, y and sample_weight"):
-            n_rows = min(len(target), _MOST_ROWS_OF_A_TRIAL)
-            X, y, sample_weight = resample(X, y, sample_weight, replace=False, n_samples=n_rows, random_state=seed)
-        recipe = settings_of("plain", n_rows)
+        model = clone(self).set_params(random_state=seed, verbose=False)
+        task = model._prepare(X, y, sample_weight, None, family)
+        families = likely_families(as_target(y), model.atoms_) if is_auto else [family]
+        has_heavy_tails = bool(len(model.encoder_.heavy_))
+        if task.judge is None or len(task.rows) < _FEWEST_ROWS_TO_CHOOSE or not (len(families) > 1 or has_heavy_tails):
+            return family, False, []
+        nlls = [model._trial_nll(X, y, sample_weight, name, False, seed) for name in families]
+        best = int(np.argmin(nlls))
+        family, told = families[best], []
+        if len(families) > 1:
+            figures = ", ".join(f"{name} {nll:.3f}" for name, nll in zip(families, nlls, strict=True))
+            told.append(f"family {family}: NLL of held-out rows in small networks: {figures}")
+        if not has_heavy_tails:
+            return family, False, told
+        ranked = model._trial_nll(X, y, sample_weight, family, True, seed)
+        n, is_better = len(model.encoder_.heavy_), ranked < nlls[best]
+        what = "taken by their normal scores" if is_better else "taken as they are"
+        told.append(f"{n} heavy-tailed features are {what}: NLL likewise {ranked:.3f} and {nlls[best]:.3f}")
+        return family, is_better, told
+
+    def _trial_nll(self, X: Any, y: Any, sample_weight: ArrayLike | None, family: Any, ranks: bool, seed: int) -> float:
+        """NLL of held-out rows, in the user's units, that a small network reaches; some rows will do."""
+        task = self._prepare(X, y, sample_weight, None, family, ranks)
+        judge = task.learn[:0] if task.judge is None else task.judge[: _MOST_ROWS_OF_A_TRIAL // 7]
+        learn = task.learn[:_MOST_ROWS_OF_A_TRIAL]
+        recipe = settings_of("plain", len(learn))
         recipe = replace(recipe, max_epochs=_MOST_EPOCHS_OF_A_TRIAL, patience=_PATIENCE_OF_A_TRIAL)
-        nlls = {}
-        for family in candidates:
-            model = clone(self).set_params(random_state=seed, atoms=[] if self.atoms is None else self.atoms)
-            task = model._prepare(X, y, sample_weight, None, family)
-            k = 5 if isinstance(self.n_components, str) else int(self.n_components)
-            learner = model._learner(task, task.learn, task.judge, k, seed, recipe)
-            model._train([learner], task.rows, recipe)
-            log_prob, log_background, weight = model._doubt(model._make_background(task), [learner], task.rows)
-            share = fit_share(log_prob, log_background, weight)
-            nll = -torch.logaddexp(log_prob + math.log1p(-share), log_background + math.log(share))
-            nlls[family] = float(nll @ weight / weight.sum()) + model._units.log_scale(task.rows.take(task.judge))
-        chosen = min(candidates, key=lambda family: nlls[family])
-        figures = ", ".join(f"{family} {nll:.3f}" for family, nll in nlls.items())
-        return chosen, [f"family {chosen}: held-out NLL of small networks: {figures}"]
+        k = 5 if isinstance(self.n_components, str) else int(self.n_components)
+        learner = self._learner(task, learn, judge, k, seed, recipe)
+        try:
+            self._train([learner], task.rows, recipe, catches_interrupt=False)
+        except MixturaError as error:
+            if error.code != "E-fit-diverged":
+                raise
+            return math.inf
+        log_prob, log_background, weight = self._doubt(self._make_background(task), [learner], task.rows)
+        share = fit_share(log_prob, log_background, weight)
+        nll = -torch.logaddexp(log_prob + math.log1p(-share), log_background + math.log(share))
+        return float(nll @ weight / weight.sum()) + self._units.log_scale(task.rows.take(judge))
 
     def _choose(self, task: _Task, about: dict[str, Any]) -> None:
         """The number of components: as it was given, as it was chosen before a crash, or by cross-validation."""
@@ -649,16 +667,17 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             return np.array(find_atoms(target, weight))
         return np.unique(np.asarray(self.atoms, dtype=np.float64))
 
-    def _warn_of_repeats(self, target: Target, weight: NDArray[np.float64]) -> None:
+    def _repeats(self, target: Target, weight: NDArray[np.float64]) -> MixturaWarning | None:
         """Where values repeat beyond what a density allows, and are no atoms."""
         is_discrete = isinstance(self.family_, ScalarFamily) and self.family_.is_discrete
         if self.atoms is not None or self._event_size is not None or is_discrete:
-            return
+            return None
         repeated = find_atoms(target, weight)
-        if repeated:
-            fix = 'give atoms="auto", or these values, and they get a probability of their own'
-            got = f"values that repeat beyond what a density allows: {_shares(repeated, target, weight)}"
-            warn(MixturaWarning("W-repeated-values", got, "a continuous target", fix))
+        if not repeated:
+            return None
+        fix = 'give atoms="auto", or these values, and they get a probability of their own'
+        got = f"values that repeat beyond what a density allows: {_shares(repeated, target, weight)}"
+        return MixturaWarning("W-repeated-values", got, "a continuous target", fix)
 
     def _eval_rows(self, eval_set: tuple[Any, Any]) -> Rows:
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
@@ -888,6 +907,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             raise ValueError("target names are no text")
         self._y_shape = tuple(manifest["y_shape"])
         self.family_ = get_family(from_description(manifest["family"]), self._event_size, self.covariance_type)
+        if self.family != "auto" and self.family_ != get_family(self.family, self._event_size, self.covariance_type):
+            raise ValueError("the components are of another family than was announced")
         self.atoms_ = tensors["atoms"].numpy()
         scaler = under("y_scaler.", tensors)
         if not scaler["loc"].shape == scaler["scale"].shape == (self._event_size or 1,):
@@ -997,7 +1018,7 @@ def select_components(
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.uniform(size=(400, 1)), rng.choice([-1, 1], 400) + 0.1 * rng.normal(size=400)
-    >>> small = MDNRegressor(hidden_layer_sizes=(8,), max_epochs=20, random_state=0)
+    >>> small = MDNRegressor(preset="plain", hidden_layer_sizes=(8,), max_epochs=20, random_state=0)
     >>> select_components(X, y, [1, 2, 3], estimator=small).n_components
     2
     """
@@ -1012,8 +1033,10 @@ def select_components(
         expected = ", ".join(map(repr, get_args(Criterion)))
         raise MixturaError("E-parameter", f"criterion={criterion!r}", expected, "choose one of them")
     with torch.inference_mode(False), torch.enable_grad():
-        family, _ = model._choose_family(X, y, sample_weight)
-        task = model._prepare(X, y, sample_weight, None, family)
+        family, ranks, _ = model._try_out(X, y, sample_weight)
+        task = model._prepare(X, y, sample_weight, None, family, ranks)
+        if task.warning is not None:
+            warn(task.warning)
         return model._select(task, sorted(map(int, set(candidates))), criterion)
 
 

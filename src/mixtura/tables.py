@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, StandardScaler
 
 from .errors import MixturaError, MixturaWarning, warn
 
 _MAX_LEVELS = 100
 """Levels of a category that get a column of their own; rarer ones share the all-zero code with unseen ones."""
+_HEAVY_TAILED, _MOST_QUANTILES = 5.0, 1_000
 _MISSING = "<missing>"
 _WHOLE = re.compile(r"-?\d+\.0+$")
 _DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{4})([ T]\d{1,2}:\d{2}.*)?$")
@@ -40,8 +41,16 @@ class Column:
 
 
 class TableEncoder:
-    """Numbers are imputed (median, with an indicator where values were missing) and standardised; categories are
-    one-hot, with a level for missing ones; booleans are numbers. All through scikit-learn's own preprocessing.
+    """From columns to standardised numbers, all through scikit-learn's own preprocessing.
+
+    Numbers are imputed (median, with an indicator where values were missing) and standardised. Categories are one-hot,
+    with a level for missing ones; booleans are numbers.
+
+    Parameters
+    ----------
+    ranks
+        Whether heavy-tailed columns (an excess kurtosis above 5, of more than two values) are replaced by their normal
+        scores: what a rank stands for in a sample of a normal law.
 
     Attributes
     ----------
@@ -49,9 +58,15 @@ class TableEncoder:
         The features, in the table's order.
     imputer_, scaler_
         Fitted on the numeric columns; imputer_ is None where there are none.
+    heavy_, ranker_
+        Indices of the numeric columns with heavy tails, and what turns them into normal scores, or None.
     one_hot_
         Fitted on the categories; None where there are none.
     """
+
+    def __init__(self, ranks: bool = False):
+        self._ranks = ranks
+        self.heavy_, self.ranker_ = np.empty(0, dtype=np.int64), None
 
     def fit(self, table: pd.DataFrame | NDArray[np.float64], sample_weight: NDArray[np.float64]) -> "TableEncoder":
         """Learn the columns, their levels, medians, means and scales.
@@ -80,8 +95,10 @@ class TableEncoder:
         levels = [column.levels for column in self.columns_ if column.levels is not None]
         self._fit_parts(numbers, levels)
         if self.imputer_ is not None:
-            with np.errstate(over="ignore", invalid="ignore"):
-                self.scaler_ = StandardScaler().fit(self.imputer_.transform(numbers), sample_weight=sample_weight)
+            with np.errstate(all="ignore"):
+                imputed = self.imputer_.transform(numbers)
+                self._set_ranker(np.flatnonzero(_are_heavy_tailed(imputed[:, : numbers.shape[1]])), imputed)
+                self.scaler_ = StandardScaler().fit(self._ranked(imputed), sample_weight=sample_weight)
             bad = ~np.isfinite(np.asarray(self.scaler_.scale_)[: numbers.shape[1]])
             if bad.any():
                 got = f"values so large in {self._name(int(bad.argmax()))!r} that their variance is no number"
@@ -111,10 +128,22 @@ class TableEncoder:
         self._warn_unseen(labels)
         parts = []
         if self.imputer_ is not None:
-            parts.append(self.scaler_.transform(self.imputer_.transform(numbers)))
+            parts.append(self.scaler_.transform(self._ranked(self.imputer_.transform(numbers))))
         if self.one_hot_ is not None:
             parts.append(np.asarray(self.one_hot_.transform(labels)))
         return np.hstack(parts)
+
+    def _set_ranker(self, heavy: NDArray[np.int64], imputed: NDArray[np.float64]) -> None:
+        self.heavy_, self.ranker_ = heavy, None
+        if self._ranks and len(heavy):
+            n = min(_MOST_QUANTILES, len(imputed))
+            self.ranker_ = QuantileTransformer(n_quantiles=n, output_distribution="normal", subsample=None)
+            self.ranker_.fit(imputed[:, heavy])
+
+    def _ranked(self, imputed: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.ranker_ is not None:
+            imputed[:, self.heavy_] = self.ranker_.transform(imputed[:, self.heavy_])
+        return imputed
 
     @property
     def n_encoded(self) -> int:
@@ -176,6 +205,8 @@ class TableEncoder:
         return columns, {
             "fill": self.imputer_.statistics_,
             "indicated": np.array([] if indicator is None else indicator.features_, dtype=np.int64),
+            "heavy": self.heavy_,
+            "quantiles": np.empty((0, 0)) if self.ranker_ is None else self.ranker_.quantiles_,
             "loc": np.asarray(self.scaler_.mean_),
             "scale": np.asarray(self.scaler_.scale_),
         }
@@ -202,6 +233,14 @@ class TableEncoder:
             two_rows[1, arrays["indicated"]] = math.nan
         self._fit_parts(two_rows, levels)
         if self.imputer_ is not None:
+            quantiles = arrays["quantiles"]
+            self._ranks = bool(len(quantiles))
+            self._set_ranker(arrays["heavy"], self.imputer_.transform(two_rows))
+            if self.ranker_ is not None:
+                if quantiles.ndim != 2 or quantiles.shape[1] != len(self.heavy_):
+                    raise ValueError("the quantiles do not fit the columns")
+                self.ranker_.quantiles_, self.ranker_.n_quantiles_ = quantiles, len(quantiles)
+                self.ranker_.references_ = np.linspace(0, 1, len(quantiles))
             self.scaler_ = StandardScaler().fit(np.zeros_like(self.imputer_.transform(two_rows)))
             self.scaler_.mean_, self.scaler_.scale_ = arrays["loc"], arrays["scale"]
             self.scaler_.var_ = arrays["scale"] ** 2
@@ -247,6 +286,13 @@ def _describe(name: Hashable, values: pd.Series) -> Column:
         raise _date_error(text)
     counts = pd.Series(as_labels(values)).value_counts()
     return Column(text, tuple(sorted(counts.index[:_MAX_LEVELS])), has_rare_levels=len(counts) > _MAX_LEVELS)
+
+
+def _are_heavy_tailed(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Of each column; not weighted."""
+    centred = columns - columns.mean(0)
+    kurtosis = (centred**4).mean(0) / (centred**2).mean(0) ** 2 - 3
+    return (kurtosis > _HEAVY_TAILED) & np.array([len(np.unique(column)) > 2 for column in columns.T], dtype=bool)
 
 
 def has_date_dtype(values: Any) -> bool:
