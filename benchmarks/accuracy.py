@@ -402,7 +402,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--results", type=Path, default=Path("accuracy.jsonl"), metavar="FILE")
     parser.add_argument("--table", type=Path, metavar="FILE", help="- for the screen")
-    parser.add_argument("--against", default="mixtura-best", choices=list(METHODS), metavar="METHOD")
+    parser.add_argument("--against", default="mixtura-balanced", choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--limit", type=int, default=300, help="CPU seconds of one run")
     parser.add_argument("--again", action="store_true", help="also what is there, or has failed")
     parser.add_argument("--one", nargs=3, metavar=("SET", "SPLIT", "METHOD"), help="in this process, to the screen")

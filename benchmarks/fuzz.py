@@ -302,8 +302,7 @@ def make_configuration(seed: int) -> Configuration:
         parameters |= {"n_restarts": int(rng.integers(2, 4)), "pool_restarts": chance(rng, 0.5)}
     if chance(rng, 0.2):
         parameters |= {"noise": float(pick(rng, 0.0, 0.1, 1.0)), "revive": chance(rng, 0.5)}
-    if chance(rng, 0.15):
-        parameters["preset"] = str(pick(rng, "balanced", "best"))
+    parameters["preset"] = str(pick(rng, "fast", "balanced")) if chance(rng, 0.15) else "plain"
     return Configuration(seed, MDNRegressor(random_state=seed, **parameters), X, y, weight, eval_rows, traits)
 
 

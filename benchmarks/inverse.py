@@ -30,7 +30,7 @@ from sklearn.preprocessing import QuantileTransformer
 
 from mixtura import MDNRegressor
 
-SETTINGS: dict[str, Any] = {"preset": "fast", "n_components": 20, "n_restarts": 4, "pool_restarts": True}
+SETTINGS: dict[str, Any] = {"preset": "plain", "n_components": 20, "n_restarts": 4, "pool_restarts": True}
 N_TEST, MOST_ROUNDS = 2_000, 100
 Array = NDArray[np.float64]
 

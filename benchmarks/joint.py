@@ -1,6 +1,6 @@
 """A joint density beside the product of its margins, where the coordinates of the target depend on each other given x.
 
-python benchmarks/joint.py [--sarcos sarcos_inv_test.npz] [--preset fast] [--splits 3] [--only NAME ...] [--json PATH]
+python benchmarks/joint.py [--sarcos sarcos_inv_test.npz] [--preset plain] [--splits 3] [--only NAME ...] [--json PATH]
 
 Taxi: where a trip ends (two coordinates) given where and when it starts and how many travel. SARCOS: the seven torques
 of a robot's arm given 7 positions, velocities and accelerations, where the file of the test rows of Rasmussen and
@@ -173,7 +173,7 @@ def main() -> None:
     """Print a line of JSON for each fit as it ends, then the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sarcos", type=Path, metavar="PATH", help="an .npz of X (n, 21) and Y (n, 7); else left out")
-    parser.add_argument("--preset", nargs="*", default=["fast"], choices=["fast", "balanced", "best"])
+    parser.add_argument("--preset", nargs="*", default=["plain"], choices=["plain", "fast", "balanced", "best"])
     parser.add_argument("--components", type=int, default=10)
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--only", nargs="*", metavar="NAME")

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from mixtura import MDNRegressor, MixturaError, datasets, load
+from mixtura import MDNRegressor, MixturaError, MixturaWarning, datasets, load
 from mixtura.presets import PRESETS
 
 X, Y = datasets.make_inverse_sine(200)
@@ -64,3 +65,89 @@ def test_features_of_two_values_get_no_waves():
     model = MDNRegressor(2, preset="balanced", **SMALL).fit(table, Y)
     assert len(model.networks_[0].backbone.embedding.places) == 0
     assert np.isfinite(model.score_samples(table, Y)).all()
+
+
+def test_few_rows_take_more_epochs():
+    balanced = PRESETS["balanced"][0]
+    assert balanced.epochs(8) == (2_000, 250)
+    assert balanced.epochs(100) == (200, 20)
+    assert balanced.epochs(10_000) == (20, 10)
+    assert PRESETS["plain"][0].epochs(8) == (300, 30)
+
+
+def test_networks_that_are_pooled_hold_out_each_row_at_most_once(monkeypatch):
+    held_out = []
+    finish = MDNRegressor._finish
+
+    def look(self, task, learners, checkpoint=None):
+        held_out.extend(learner.judge for learner in learners)
+        assert all(len(torch.cat([one.learn, one.judge]).unique()) == len(X) for one in learners)
+        return finish(self, task, learners, checkpoint)
+
+    monkeypatch.setattr(MDNRegressor, "_finish", look)
+    MDNRegressor(2, preset="best", **SMALL).fit(X, Y)
+    assert len(held_out) == 8
+    assert len(torch.cat(held_out).unique()) == len(X)
+
+
+# What is decided on held-out rows -------------------------------------------------------------------------------
+
+PLAIN = {"preset": "plain", "max_epochs": 3, "random_state": 0}
+
+
+def test_a_positive_skewed_target_gets_the_family_that_it_has():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, (600, 1))
+    y = 1000 * np.exp(2 * x[:, 0] + 0.3 * rng.normal(size=600))
+    model = MDNRegressor(2, **PLAIN).fit(x, y)
+    assert model.family_.name == "lognormal"
+    assert any("family lognormal" in event for event in model.fit_report_.events)
+
+
+def test_a_heavy_tailed_target_gets_the_student_t():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, (800, 1))
+    assert MDNRegressor(1, **PLAIN).fit(x, x[:, 0] + rng.standard_t(2.1, 800)).family_.name == "student_t"
+
+
+@pytest.mark.parametrize("more", [{}, {"family": "laplace"}])
+def test_a_symmetric_target_and_a_given_family_are_not_tried(more):
+    model = MDNRegressor(2, **PLAIN, **more).fit(X, Y)
+    assert model.family_.name == more.get("family", "normal")
+    assert not any("family" in event for event in model.fit_report_.events)
+
+
+def test_a_feature_over_many_orders_of_magnitude_is_taken_by_ranks(tmp_path):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(1000, 1))
+    x, y = np.exp(4 * z), np.sin(2 * z[:, 0]) + 0.1 * rng.normal(size=1000)
+    model = MDNRegressor(2, preset="plain", max_epochs=100, random_state=0).fit(x, y)
+    assert any("taken by their normal scores" in event for event in model.fit_report_.events)
+    assert model.encoder_.ranker_ is not None
+    rest = np.exp(4 * rng.normal(size=(500, 1)))
+    assert -model.score_samples(rest, np.sin(0.5 * np.log(rest[:, 0]))).mean() < -0.5
+    model.save(tmp_path / "model")
+    assert np.array_equal(load(tmp_path / "model").predict(rest), model.predict(rest))
+    assert np.isfinite(model.predict([[1e300], [-1e300], [0.0]])).all()
+
+
+def test_the_same_seed_decides_alike_and_no_warning_comes_twice():
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(300, 1)), rng.lognormal(size=300)
+    y[:60] = 1.0
+    with pytest.warns(MixturaWarning, match="W-repeated-values") as caught:
+        first = MDNRegressor(2, **PLAIN).fit(x, y)
+    assert len(caught) == 1
+    again = MDNRegressor(2, **PLAIN | {"random_state": np.random.RandomState(0)})
+    with pytest.warns(MixturaWarning):
+        again.fit(x, y)
+    assert first.family_ == again.family_
+
+
+def test_components_that_no_row_needs_do_not_spoil_the_mean_of_a_positive_target():
+    """Of weight 1e-4 and a scale of 11 for log y, one would have a mean of 1e22."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, (400, 1))
+    y = np.exp(3 * x[:, 0] + 0.05 * rng.normal(size=400))
+    model = MDNRegressor(preset="fast", family="lognormal", random_state=0).fit(x, y)
+    assert np.abs(np.log(model.predict(x) / y)).max() < 0.5

@@ -1,4 +1,4 @@
-"""What is left to be said of a row when its features mislead: y as it is in all rows, with a small share."""
+"""What is left to be said of a row whose features mislead: the density of y without them, with a small share."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +28,7 @@ def fit_share(log_prob: Float[Tensor, "n"], log_background: Float[Tensor, "n"], 
     """
     share = log_prob.new_tensor(_DOUBTFUL_ROWS / _ROWS)
     for _ in range(_N_STEPS):
-        doubt = (share.log() + log_background - (-share).log1p() - log_prob).sigmoid()
+        log_odds = share.log() + log_background - (-share).log1p() - log_prob
+        doubt = log_odds.sigmoid().nan_to_num(0)  # of a row that is impossible to both
         share = ((doubt * weight).sum() + _DOUBTFUL_ROWS) / (weight.sum() + _ROWS)
     return share.item()

@@ -164,7 +164,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         From encoded features to a Mixture of the standardised target: one `MDN`, or those that are pooled; float64.
     background_, background_share_
         The density of the target without features, which has a share in every answer, against rows whose features
-        mislead: see `mixtura.background`. None with the preset ``"fast"``.
+        mislead: see `mixtura.background`. None with the preset ``"plain"``.
     fit_report_
         What happened in training.
     n_features_in_, feature_names_in_

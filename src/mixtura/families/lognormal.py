@@ -11,22 +11,35 @@ from .base import ScalarFamily
 from .normal import (
     normal_log_density,
     normal_slopes,
-    positive,
     standard_cdf,
     standard_normal,
-    unpositive,
     weighted_moments,
 )
 
 _NODES, _NODE_WEIGHTS = (torch.as_tensor(part) / 2 for part in np.polynomial.legendre.leggauss(16))
+_WIDEST, _SMALLEST_RAW = 2.0, -40.0
 _WIDE = 1.5
 """Above it the mass of an interval is found as a difference, below it by quadrature."""
+
+
+def _bounded(raw: Tensor, floor: Tensor | float) -> tuple[Tensor, Tensor]:
+    """A scale between the floor and 2 more, and its derivative in the raw parameter."""
+    above = _WIDEST * raw.clamp(min=_SMALLEST_RAW).sigmoid()
+    return floor + above, above * (1 - above / _WIDEST)
+
+
+def _unbounded(scale: Tensor, floor: Tensor | float) -> Tensor:
+    """The inverse of `_bounded`; a scale outside of the bounds is taken as just inside."""
+    above = torch.maximum(scale - floor, 1e-6 * scale).clamp(max=(1 - 1e-6) * _WIDEST)
+    return torch.logit(above / _WIDEST)
 
 
 class LogNormalFamily(ScalarFamily[LogNormal]):
     """exp(N(loc, scale^2)), positive: 2 raw parameters, of loc and of scale, both of log y.
 
-    The floor bounds the scale of log y, a relative error of y, whatever the target's unit.
+    The floor bounds the scale of log y, a relative error of y, whatever the target's unit. A network's scale is at most
+    2 above the floor: a component that no row needs would otherwise grow wide, and its mean, exp(loc + scale^2/2),
+    outweigh all others at any weight.
     """
 
     name = "lognormal"
@@ -40,15 +53,15 @@ class LogNormalFamily(ScalarFamily[LogNormal]):
         return 2
 
     def build(self, raw: Tensor, scale_floor: Tensor | float = 0.0) -> LogNormal:
-        return LogNormal(raw[..., 0], positive(raw[..., 1], scale_floor), validate_args=False)
+        return LogNormal(raw[..., 0], _bounded(raw[..., 1], scale_floor)[0], validate_args=False)
 
     def unbuild(self, components, scale_floor: Tensor | float = 0.0):
-        return torch.stack([components.loc, unpositive(components.scale, scale_floor)], -1)
+        return torch.stack([components.loc, _unbounded(components.scale, scale_floor)], -1)
 
     def log_prob_and_slopes(self, raw, scale_floor, y):
         is_inside = y > 0
         log_y = torch.where(is_inside, y, 1).log()
-        log_prob, *slopes = normal_slopes(raw[..., 0], raw[..., 1], scale_floor, log_y)
+        log_prob, *slopes = normal_slopes(raw[..., 0], _bounded(raw[..., 1], scale_floor), log_y)
         return torch.where(is_inside, log_prob - log_y, -torch.inf), torch.stack(slopes).movedim(0, -1)
 
     def fit(self, y, weights) -> LogNormal:

@@ -7,7 +7,15 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from .base import VectorFamily
-from .normal import normal_log_density, normal_slopes, positive, standard_normal, unpositive, weighted_moments
+from .normal import (
+    normal_log_density,
+    normal_slopes,
+    positive,
+    positive_and_growth,
+    standard_normal,
+    unpositive,
+    weighted_moments,
+)
 from .triangular import TriangularFamily, raw_from_triangle, triangle_from_raw, triangle_slopes, whiten
 
 
@@ -93,7 +101,7 @@ class DiagNormalFamily(VectorFamily[Independent]):
 
     def log_prob_and_slopes(self, raw, scale_floor, y):
         raw_loc, raw_scale = raw.chunk(2, -1)
-        log_prob, *slopes = normal_slopes(raw_loc, raw_scale, scale_floor, y)
+        log_prob, *slopes = normal_slopes(raw_loc, positive_and_growth(raw_scale, scale_floor), y)
         return log_prob.sum(-1), torch.cat(slopes, -1)
 
     def fit(self, y, weights) -> Independent:
@@ -154,7 +162,9 @@ class SphericalNormalFamily(DiagNormalFamily):
         return torch.cat([loc, unpositive(scale[..., :1], _largest(scale_floor))], -1)
 
     def log_prob_and_slopes(self, raw, scale_floor, y):
-        log_prob, of_loc, of_scale = normal_slopes(raw[..., :-1], raw[..., -1:], _largest(scale_floor), y)
+        log_prob, of_loc, of_scale = normal_slopes(
+            raw[..., :-1], positive_and_growth(raw[..., -1:], _largest(scale_floor)), y
+        )
         return log_prob.sum(-1), torch.cat([of_loc, of_scale.sum(-1, keepdim=True)], -1)
 
     def fit(self, y, weights) -> Independent:

@@ -52,13 +52,14 @@ def positive_and_growth(raw: Tensor, floor: Tensor | float) -> tuple[Tensor, Ten
     return (growth + floor).add_(raw.clamp(min=0)), growth
 
 
-def normal_slopes(
-    raw_loc: Tensor, raw_scale: Tensor, scale_floor: Tensor | float, y: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log density of N(loc, positive(raw_scale)^2) at y, and its derivatives in both raw parameters."""
-    scale, growth = positive_and_growth(raw_scale, scale_floor)
+def normal_slopes(loc: Tensor, scale_and_growth: tuple[Tensor, Tensor], y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log density of N(loc, scale^2) at y, and its derivatives in loc and in the raw parameter that scale grows with.
+
+    Both of the pair are overwritten.
+    """
+    scale, growth = scale_and_growth
     precision = scale.reciprocal_()
-    z = (y - raw_loc).mul_(precision)
+    z = (y - loc).mul_(precision)
     squared = z.square()
     log_density = torch.sub(precision.log().sub_(_HALF_LOG_2PI), squared, alpha=0.5)
     return log_density, z * precision, squared.sub_(1).mul_(growth.mul_(precision))
@@ -112,7 +113,7 @@ class NormalFamily(ScalarFamily[Normal]):
         return torch.stack([components.loc, unpositive(components.scale, scale_floor)], -1)
 
     def log_prob_and_slopes(self, raw, scale_floor, y):
-        log_prob, *slopes = normal_slopes(raw[..., 0], raw[..., 1], scale_floor, y)
+        log_prob, *slopes = normal_slopes(raw[..., 0], positive_and_growth(raw[..., 1], scale_floor), y)
         return log_prob, torch.stack(slopes).movedim(0, -1)
 
     def fit(self, y, weights) -> Normal:
