@@ -34,6 +34,7 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"training"},
     {"tables", "storage", "datasets"},
     {"targets", "constraints", "selection"},
+    {"modelfile"},
     {"estimator"},
     {"metrics", "plots"},
     {"demo"},

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,22 +20,22 @@ from rich.progress import Progress
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import (
     _check_sample_weight,  # pyright: ignore[reportPrivateUsage]
     check_is_fitted,
     validate_data,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from .background import fit_share
-from .checkpoint import Checkpoint, fingerprint, under
+from .checkpoint import Checkpoint, fingerprint
 from .constraints import CONSTRAINTS, is_int, is_real, is_seed
 from .errors import MixturaError, MixturaWarning, coded, warn
-from .families import AnyFamily, ScalarFamily, describe, from_description, get_family
-from .learner import FitReport, Learner
+from .families import AnyFamily, ScalarFamily, get_family
+from .learner import Learner
 from .mixture import Mixture
+from .modelfile import plain, restore, state_of
 from .nets import MDN, MLP, BatchEnsemble, MixtureHead
 from .presets import Preset, settings_of
 from .rows import Rows
@@ -564,7 +564,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     def _fingerprint(self, task: _Task, learners: Sequence[Learner]) -> str:
         """Of all that decides how training goes, but for where it ends."""
         settings = sorted(
-            (name, repr(_plain(value))) for name, value in self.get_params().items() if name not in _NO_MATTER
+            (name, repr(plain(value))) for name, value in self.get_params().items() if name not in _NO_MATTER
         )
         rows = task.rows
         tensors = [rows.x, rows.y, rows.weight, *([] if rows.upper is None else [rows.upper]), learners[0].learn]
@@ -615,7 +615,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         """The preset (or another one) for so many rows to learn from, but for what was set."""
         given = {field.name: getattr(self, field.name, None) for field in fields(Preset)}
         usual = settings_of(preset or self.preset, n_rows)
-        return replace(usual, **{name: _plain(value) for name, value in given.items() if value is not None})
+        return replace(usual, **{name: plain(value) for name, value in given.items() if value is not None})
 
     def _check_parameters(self) -> None:
         for name, (is_valid, expected) in CONSTRAINTS.items():
@@ -844,114 +844,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             ``E-save-target`` where something else is in the way, ``E-save-write`` where it can't be written.
         """
         self._check_is_fitted()
-        columns, arrays = self.encoder_.get_state()
-        parameters = self.get_params()
-        if parameters["n_components"] != "auto":
-            parameters["n_components"] = self.n_components_
-        layers = [layer for layer in self.networks_[0].backbone.modules() if isinstance(layer, nn.Linear)]
-        sizes = [layer.out_features for layer in layers]
-        parameters["hidden_layer_sizes"] = None if self.hidden_layer_sizes is None else sizes
-        if isinstance(self.random_state, np.random.RandomState):
-            parameters["random_state"] = None  # a generator that has moved on is no setting
-        if not isinstance(self.family, str):
-            parameters["family"] = describe(self.family_)
-        if self.atoms is not None and not isinstance(self.atoms, str):
-            parameters["atoms"] = [float(atom) for atom in self.atoms]
-        manifest = {
-            "parameters": {name: _plain(value) for name, value in parameters.items()},
-            "columns": columns,
-            "has_feature_names": hasattr(self, "feature_names_in_"),
-            "target_names": self.target_names_,
-            "family": describe(self.family_),
-            "n_components": self.n_components_,
-            "hidden_layer_sizes": sizes,
-            "n_members": self.networks_[0].head.n_members,
-            "background_share": self.background_share_,
-            "y_shape": list(self._y_shape),
-            "report": asdict(self.fit_report_),
-        }
-        tensors = {f"encoder.{name}": torch.as_tensor(array) for name, array in arrays.items()}
-        tensors["atoms"] = torch.as_tensor(self.atoms_)
-        tensors["y_scaler.loc"] = torch.as_tensor(self.y_scaler_.mean_)
-        tensors["y_scaler.scale"] = torch.as_tensor(self.y_scaler_.scale_)
-        if self.background_ is not None:
-            tensors |= {f"background.{name}": tensor for name, tensor in self.background_.state_dict().items()}
-        for i, network in enumerate(self.networks_):
-            tensors |= {f"network.{i}.{name}": tensor for name, tensor in network.state_dict().items()}
-        write_folder(path, manifest, tensors)
-
-    @classmethod
-    def _from_state(cls, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> MDNRegressor:
-        """The fitted model that `save` described. Raises whatever an ill-formed description leads to."""
-
-        self = cls(**manifest["parameters"])
-        sizes, n_members = manifest["hidden_layer_sizes"], manifest["n_members"]
-        if self.hidden_layer_sizes is not None:
-            self.hidden_layer_sizes = tuple(self.hidden_layer_sizes)
-            if self.hidden_layer_sizes != tuple(sizes):
-                raise ValueError("the network has other layers than were announced")
-        if isinstance(self.family, dict):
-            self.family = from_description(self.family)
-        self._check_parameters()
-        self.encoder_ = TableEncoder.from_state(
-            manifest["columns"], {name: tensor.numpy() for name, tensor in under("encoder.", tensors).items()}
-        )
-        self.n_features_in_ = len(self.encoder_.columns_)
-        if manifest["has_feature_names"]:
-            self.feature_names_in_ = np.array([column.name for column in self.encoder_.columns_], dtype=object)
-        self.n_components_ = int(manifest["n_components"])
-        if self.n_components not in ("auto", self.n_components_):
-            raise ValueError("the network has another number of components than was announced")
-        self.target_names_ = manifest["target_names"]
-        if self.target_names_ is not None and not all(isinstance(name, str) for name in self.target_names_):
-            raise ValueError("target names are no text")
-        self._y_shape = tuple(manifest["y_shape"])
-        self.family_ = get_family(from_description(manifest["family"]), self._event_size, self.covariance_type)
-        if self.family != "auto" and self.family_ != get_family(self.family, self._event_size, self.covariance_type):
-            raise ValueError("the components are of another family than was announced")
-        self.atoms_ = tensors["atoms"].numpy()
-        scaler = under("y_scaler.", tensors)
-        if not scaler["loc"].shape == scaler["scale"].shape == (self._event_size or 1,):
-            raise ValueError("the target's scaler does not fit its shape")
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            raise ValueError("a tensor holds NaN or infinity")
-        if not all(bool((tensors[name] > 0).all()) for name in ("y_scaler.scale", "encoder.scale") if name in tensors):
-            raise ValueError("a scale is not positive")
-        parts = {name.split(".", 1)[0] for name in under("network.", tensors)}
-        if parts != {str(i) for i in range(max(1, len(parts)))}:
-            raise ValueError("the networks are not numbered from 0 on")
-        if not all(map(is_int(1), sizes)) or not (n_members is None or is_int(1)(n_members)):
-            raise ValueError("sizes and members are no numbers")
-        n_tensors = 2 * len(sizes) + 3 + bool(len(self.atoms_)) + 5 * (n_members is not None)
-        if len(under("network.", tensors)) != len(parts) * n_tensors:
-            raise ValueError("the network has other layers than were announced")
-        if self.atoms_.ndim != 1:
-            raise ValueError("the atoms are no list")
-        self.y_scaler_ = StandardScaler().fit(np.zeros((1, self._event_size or 1)))
-        self.y_scaler_.mean_, self.y_scaler_.scale_ = scaler["loc"].numpy(), scaler["scale"].numpy()
-        self.y_scaler_.var_ = self.y_scaler_.scale_**2
-        n_inputs, floor = self.encoder_.n_encoded, torch.zeros(self._event_size or 1)  # which is among the tensors
-
-        def network(recipe: Preset, k: int, own: dict[str, Tensor]) -> MDN:
-            places = own.get("backbone.embedding.places", torch.empty(0))
-            built = self._build_network(recipe, places, n_inputs, k, floor, device="meta")
-            built.load_state_dict(own, assign=True)  # sizes are compared before any memory is taken
-            return built.double().eval()
-
-        recipe = replace(self._recipe(1), hidden_layer_sizes=sizes, n_members=n_members)
-        self.networks_ = [
-            network(recipe, self.n_components_, under(f"network.{i}.", tensors)) for i in range(len(parts))
-        ]
-        self.background_, self.background_share_ = None, float(manifest["background_share"])
-        if not 0 <= self.background_share_ < 1:
-            raise ValueError("the background has no share")
-        if any(name.startswith("background.") for name in tensors):
-            recipe = replace(recipe, hidden_layer_sizes=(), n_members=None)
-            self.background_ = network(recipe, 1, under("background.", tensors))
-        self.fit_report_ = FitReport(**manifest["report"])
-        if not np.isfinite(self.fit_report_.best_nll):
-            raise ValueError("the report has no finite NLL")
-        return self
+        write_folder(path, *state_of(self))
 
 
 def load(path: str | os.PathLike[str]) -> MDNRegressor:
@@ -964,9 +857,11 @@ def load(path: str | os.PathLike[str]) -> MDNRegressor:
     """
     manifest, tensors = read_folder(path)
     try:
-        return MDNRegressor._from_state(manifest, tensors)
+        model = MDNRegressor(**manifest["parameters"])
+        restore(model, manifest, tensors)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise corrupt(Path(path), error) from error
+    return model
 
 
 def _shares(values: Iterable[float], target: Target, weight: NDArray[np.float64]) -> str:
@@ -1038,11 +933,6 @@ def select_components(
         if task.warning is not None:
             warn(task.warning)
         return model._select(task, sorted(map(int, set(candidates))), criterion)
-
-
-def _plain(value: Any) -> Any:
-    """Of NumPy's numbers, Python's."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
