@@ -152,3 +152,14 @@ def test_components_that_no_row_needs_do_not_spoil_the_mean_of_a_positive_target
     model = MDNRegressor(preset="fast", family="lognormal", random_state=0).fit(x, y)
     assert model.predict(x).max() < 1.5 * y.max()
     assert model.predict(x[y < 1]).max() < 3
+
+
+@pytest.mark.parametrize("atoms", [None, [0.0]])
+def test_many_rows_get_what_each_gets(atoms):
+    y = np.where(Y < 0.2, 0, Y) if atoms else Y
+    model = MDNRegressor(2, preset="fast", atoms=atoms, **SMALL).fit(X, y)
+    many = np.linspace(0, 1, 9_000)[:, None]
+    mixture, alone = model.predict_dist(many), model.predict_dist(many[[0, 4_095, 4_096, 8_999]])
+    assert mixture.batch_shape == (9_000,)
+    torch.testing.assert_close(mixture.mean[[0, 4_095, 4_096, 8_999]], alone.mean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mixture.cdf(torch.tensor(0.5))[[0, 4_095, 4_096, 8_999]], alone.cdf(torch.tensor(0.5)))

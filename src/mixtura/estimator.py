@@ -57,7 +57,7 @@ from .targets import (
 from .training import starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
-_MOST_ROWS_TO_DOUBT = 20_000
+_MOST_ROWS_TO_DOUBT, _MOST_ROWS_AT_ONCE = 20_000, 4_096
 _FEWEST_ROWS_TO_CHOOSE, _MOST_ROWS_OF_A_TRIAL, _MOST_EPOCHS_OF_A_TRIAL, _PATIENCE_OF_A_TRIAL = 100, 4_000, 100, 20
 """Of small networks that show which family suits a target."""
 _NO_MATTER = {"max_epochs", "verbose", "random_state", "pool_restarts", "hidden_layer_sizes", "n_components"}
@@ -744,7 +744,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         weights = [(1 - share) / len(networks)] * len(networks)
         if self.background_ is not None:
             networks, weights = [*networks, self.background_], [*weights, share]
-        predicted = Mixture.pool([network(x).affine(loc, scale) for network in networks], weights)
+        predicted = Mixture.pool([_in_blocks(network, x).affine(loc, scale) for network in networks], weights)
         atoms = torch.as_tensor(np.tile(self.atoms_, len(networks))) if len(self.atoms_) else None
         return Mixture(predicted.logits, self.family_.settle(predicted.components), atoms, validate_args=True)
 
@@ -933,6 +933,19 @@ def select_components(
         if task.warning is not None:
             warn(task.warning)
         return model._select(task, sorted(map(int, set(candidates))), criterion)
+
+
+def _in_blocks(network: MDN, x: Tensor) -> Mixture:
+    """The mixtures of many rows, in blocks that bound the memory of the layers between."""
+    parts = [network(rows) for rows in x.split(_MOST_ROWS_AT_ONCE)]
+    if len(parts) == 1:
+        return parts[0]
+    family = parts[0].family
+    parameters = zip(*(family.parameters(part.components) for part in parts), strict=True)
+    components = family.from_parameters(*(torch.cat(pieces) for pieces in parameters))
+    atoms = [part.atoms for part in parts if part.atoms is not None]
+    logits = torch.cat([part.logits for part in parts])
+    return Mixture.of_parts(family, logits, components, torch.cat(atoms) if atoms else None)
 
 
 def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
