@@ -466,6 +466,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     ) -> tuple[str | AnyFamily | Sequence[str | AnyFamily], bool, list[str]]:
         """By the held-out NLL of small networks: the family, where it is "auto", and whether heavy-tailed features are
         replaced by their normal scores; and what to tell of it."""
+        self._check_parameters()
         is_auto = isinstance(self.family, str) and self.family == "auto"
         family = "normal" if is_auto else self.family
         seed = int(_fresh(self.random_state).randint(2**31 - 1))
