@@ -163,3 +163,52 @@ def test_many_rows_get_what_each_gets(atoms):
     assert mixture.batch_shape == (9_000,)
     torch.testing.assert_close(mixture.mean[[0, 4_095, 4_096, 8_999]], alone.mean, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(mixture.cdf(torch.tensor(0.5))[[0, 4_095, 4_096, 8_999]], alone.cdf(torch.tensor(0.5)))
+
+
+def test_whole_numbers_are_not_taken_for_lognormal():
+    """On a grid the normal has a floor; a lognormal would shrink onto its values."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 2))
+    model = MDNRegressor(2, **PLAIN).fit(x, 1.0 + rng.poisson(np.exp(1.2 + 0.5 * x[:, 0])))
+    assert model.family_.name != "lognormal"
+
+
+def test_a_lognormal_that_was_not_asked_for_stays_near_the_target_where_features_are_unusual(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3))
+    y = np.exp(1.5 * x[:, 0] + 0.3 * rng.normal(size=300))
+    model = MDNRegressor(2, preset="fast", max_epochs=60, random_state=0).fit(x, y)
+    assert model.family_.name == "lognormal"
+    far = [[100.0, 0.0, 0.0], [-100.0, 100.0, 100.0]]
+    assert model.predict(far).max() < 1e4 * y.max()
+    model.save(tmp_path / "model")
+    assert np.array_equal(load(tmp_path / "model").predict(far), model.predict(far))
+
+
+def test_the_unit_of_a_heavy_tailed_feature_does_not_matter():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(600, 1))
+    x, y = np.exp(3 * z), np.sin(2 * z[:, 0]) + 0.1 * rng.normal(size=600)
+    fits = [MDNRegressor(2, **PLAIN).fit(unit * x, y) for unit in (1e-9, 1.0, 1e9)]
+    means = [model.predict(unit * x) for model, unit in zip(fits, (1e-9, 1.0, 1e9), strict=True)]
+    assert all(model.encoder_.ranker_ is not None for model in fits)
+    assert means[0] == pytest.approx(means[1], abs=1e-4)
+    assert means[2] == pytest.approx(means[1], abs=1e-4)
+
+
+def test_rows_of_weight_0_decide_nothing():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, (400, 1))
+    y = 1000 * np.exp(2 * x[:, 0] + 0.3 * rng.normal(size=400))
+    y[0] = -1.0
+    model = MDNRegressor(2, **PLAIN).fit(x, y, sample_weight=np.arange(400) > 0)
+    assert model.family_.name == "lognormal"
+
+
+def test_held_out_rows_that_networks_share_count_once():
+    x, y = X[:150], Y[:150]
+    shares = [
+        MDNRegressor(2, preset="fast", n_restarts=n, **SMALL).fit(x, y, eval_set=(X[150:], Y[150:])).background_share_
+        for n in (1, 4)
+    ]
+    assert shares[1] < 1.3 * shares[0]

@@ -20,7 +20,7 @@ from rich.progress import Progress
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, resample
 from sklearn.utils.validation import (
     _check_sample_weight,  # pyright: ignore[reportPrivateUsage]
     check_is_fitted,
@@ -58,7 +58,8 @@ from .training import starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
 _MOST_ROWS_TO_DOUBT, _MOST_ROWS_AT_ONCE = 20_000, 4_096
-_FEWEST_ROWS_TO_CHOOSE, _MOST_ROWS_OF_A_TRIAL, _MOST_EPOCHS_OF_A_TRIAL, _PATIENCE_OF_A_TRIAL = 100, 4_000, 100, 20
+_FEWEST_ROWS_TO_CHOOSE, _MOST_ROWS_OF_A_TRIAL, _BATCH_OF_A_TRIAL = 100, 4_000, 64
+_MOST_STEPS_OF_A_TRIAL, _PATIENCE_OF_A_TRIAL = 2_000, 400
 """Of small networks that show which family suits a target."""
 _NO_MATTER = {"max_epochs", "verbose", "random_state", "pool_restarts", "hidden_layer_sizes", "n_components"}
 """Parameters that may change when training is gone on with, or whose effect is what counts: the first weights."""
@@ -74,6 +75,8 @@ class NotFitted(MixturaError, NotFittedError):
 class _Task:
     """What is to be learned, in the network's units."""
 
+    target: Target
+    """In the user's units."""
     rows: Rows
     learn: Tensor
     """Indices of rows, as is judge."""
@@ -107,7 +110,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         other rows held out, from there on a wider one; trained for longer. ``"best"``: eight wide ones, or four.
     family
         Law of a component; ``"auto"`` takes the normal, unless the target is positive and skewed, or heavy-tailed, and
-        the lognormal or the student_t has a better NLL on held-out rows in small networks: the report says so. Others:
+        the lognormal or the student_t is surely better on held-out rows in small networks (from 100 rows on, if any
+        are held out): the report says so. Others:
         ``"laplace"``, ``"asymmetric_laplace"``, ``"logistic"``; for positive numbers ``"gamma"``; between bounds
         ``"beta"`` and ``"truncated_normal"``; for angles ``"von_mises"``; for counts ``"poisson"`` and
         ``"negative_binomial"``. A family of `mixtura.families` has options, such as ``BetaFamily(bounds=(0, 5))``. For
@@ -393,11 +397,12 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     @torch.no_grad()
     def _doubt(background: MDN, kept: Sequence[Learner], rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Of held-out rows the log density, that of the background, and the weight."""
+        held_out = [one.judge[: _MOST_ROWS_TO_DOUBT if one.report.n_valid_rows else 0] for one in kept]
+        _, place, counts = torch.cat(held_out).unique(return_inverse=True, return_counts=True)
         found = []
-        for learner in kept:
-            held_out = learner.judge[: _MOST_ROWS_TO_DOUBT if learner.report.n_valid_rows else 0]
-            some, network = rows.take(held_out).double(), learner.network.double()
-            found.append((-some.nll(network(some.x)), -some.nll(background(some.x)), some.weight))
+        for learner, judge, times in zip(kept, held_out, counts[place].split([*map(len, held_out)]), strict=True):
+            some, network = rows.take(judge).double(), learner.network.double()
+            found.append((-some.nll(network(some.x)), -some.nll(background(some.x)), some.weight / times))
         log_prob, log_background, weight = (torch.cat(parts) for parts in zip(*found, strict=True))
         return log_prob, log_background, weight
 
@@ -459,56 +464,75 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         places = torch.tensor(
             [j for j, values in enumerate(rows.x[learn].T) if len(values.unique()) > 2], dtype=torch.long
         )
-        return _Task(rows, learn, judge, floor, places, told, warning, seed, random)
+        return _Task(target, rows, learn, judge, floor, places, told, warning, seed, random)
 
     def _try_out(
         self, X: Any, y: Any, sample_weight: ArrayLike | None
     ) -> tuple[str | AnyFamily | Sequence[str | AnyFamily], bool, list[str]]:
         """By the held-out NLL of small networks: the family, where it is "auto", and whether heavy-tailed features are
-        replaced by their normal scores; and what to tell of it."""
+        replaced by their normal scores; and what to tell of it.
+
+        The normal family and features as they are stay unless the gain is more than one standard error over rows.
+        """
         self._check_parameters()
         is_auto = isinstance(self.family, str) and self.family == "auto"
         family = "normal" if is_auto else self.family
         seed = int(_fresh(self.random_state).randint(2**31 - 1))
         model = clone(self).set_params(random_state=seed, verbose=False)
-        task = model._prepare(X, y, sample_weight, None, family)
-        families = likely_families(as_target(y), model.atoms_) if is_auto else [family]
-        has_heavy_tails = bool(len(model.encoder_.heavy_))
-        if task.judge is None or len(task.rows) < _FEWEST_ROWS_TO_CHOOSE or not (len(families) > 1 or has_heavy_tails):
+        model._check_features(X, reset=True)
+        target = as_target(y)
+        if target.upper is not None or self.validation_fraction == 0 or len(target) < _FEWEST_ROWS_TO_CHOOSE:
             return family, False, []
-        nlls = [model._trial_nll(X, y, sample_weight, name, False, seed) for name in families]
-        best = int(np.argmin(nlls))
-        family, told = families[best], []
+        weight = np.ones(len(target)) if sample_weight is None else sample_weight
+        with coded("E-input-length", "as many rows in X, y and sample_weight"):
+            check_consistent_length(X, target, weight)
+        if len(target) > _MOST_ROWS_OF_A_TRIAL:
+            X, y, weight = resample(X, y, weight, replace=False, n_samples=_MOST_ROWS_OF_A_TRIAL, random_state=seed)
+        task = model._prepare(X, y, weight, None, family)
+        families: list[Any] = [family]
+        if is_auto and model._event_size is None:
+            is_rounded = bool(smallest_scales(model.family_, task.target, model._units.scale)[1])
+            families = likely_families(task.target, model.atoms_, is_rounded)
+        has_heavy_tails = bool(len(model.encoder_.heavy_))
+        if task.judge is None or not (len(families) > 1 or has_heavy_tails):
+            return family, False, []
+        told, losses = [], [model._trial_losses(X, y, weight, name, False, seed) for name in families]
+        best = min(range(len(losses)), key=lambda i: losses[i].mean())
+        best = best if _is_surely_lower(losses[best], losses[0]) else 0
+        family = families[best]
         if len(families) > 1:
-            figures = ", ".join(f"{name} {nll:.3f}" for name, nll in zip(families, nlls, strict=True))
-            told.append(f"family {family}: NLL of held-out rows in small networks: {figures}")
+            names = [get_family(one).name for one in families]
+            figures = ", ".join(f"{name} {loss.mean():.3f}" for name, loss in zip(names, losses, strict=True))
+            told.append(f"family {names[best]}: NLL of held-out rows in small networks: {figures}")
         if not has_heavy_tails:
             return family, False, told
-        ranked = model._trial_nll(X, y, sample_weight, family, True, seed)
-        n, is_better = len(model.encoder_.heavy_), ranked < nlls[best]
+        ranked = model._trial_losses(X, y, weight, family, True, seed)
+        is_better = _is_surely_lower(ranked, losses[best])
         what = "taken by their normal scores" if is_better else "taken as they are"
-        told.append(f"{n} heavy-tailed features are {what}: NLL likewise {ranked:.3f} and {nlls[best]:.3f}")
+        figures = f"{ranked.mean():.3f} and {losses[best].mean():.3f}"
+        told.append(f"{len(model.encoder_.heavy_)} heavy-tailed features are {what}: NLL likewise {figures}")
         return family, is_better, told
 
-    def _trial_nll(self, X: Any, y: Any, sample_weight: ArrayLike | None, family: Any, ranks: bool, seed: int) -> float:
-        """NLL of held-out rows, in the user's units, that a small network reaches; some rows will do."""
+    def _trial_losses(
+        self, X: Any, y: Any, sample_weight: Any, family: Any, ranks: bool, seed: int
+    ) -> NDArray[np.float64]:
+        """NLL of each held-out row, times its weight, in the user's units, that a small network reaches."""
         task = self._prepare(X, y, sample_weight, None, family, ranks)
-        judge = task.learn[:0] if task.judge is None else task.judge[: _MOST_ROWS_OF_A_TRIAL // 7]
-        learn = task.learn[:_MOST_ROWS_OF_A_TRIAL]
-        recipe = settings_of("plain", len(learn))
-        recipe = replace(recipe, max_epochs=_MOST_EPOCHS_OF_A_TRIAL, patience=_PATIENCE_OF_A_TRIAL)
+        recipe = replace(settings_of("plain", 1), max_epochs=None, patience=None, batch_size=_BATCH_OF_A_TRIAL)
+        recipe = replace(recipe, max_steps=_MOST_STEPS_OF_A_TRIAL, patience_steps=_PATIENCE_OF_A_TRIAL)
         k = 5 if isinstance(self.n_components, str) else int(self.n_components)
-        learner = self._learner(task, learn, judge, k, seed, recipe)
+        learner = self._learner(task, task.learn, task.judge, k, seed, recipe)
         try:
             self._train([learner], task.rows, recipe, catches_interrupt=False)
         except MixturaError as error:
             if error.code != "E-fit-diverged":
                 raise
-            return math.inf
+            return np.full(len(learner.judge), np.inf)
         log_prob, log_background, weight = self._doubt(self._make_background(task), [learner], task.rows)
         share = fit_share(log_prob, log_background, weight)
         nll = -torch.logaddexp(log_prob + math.log1p(-share), log_background + math.log(share))
-        return float(nll @ weight / weight.sum()) + self._units.log_scale(task.rows.take(judge))
+        losses = nll * weight / weight.mean() + self._units.log_scale(task.rows.take(learner.judge))
+        return losses.numpy()
 
     def _choose(self, task: _Task, about: dict[str, Any]) -> None:
         """The number of components: as it was given, as it was chosen before a crash, or by cross-validation."""
@@ -947,6 +971,12 @@ def _in_blocks(network: MDN, x: Tensor) -> Mixture:
     atoms = [part.atoms for part in parts if part.atoms is not None]
     logits = torch.cat([part.logits for part in parts])
     return Mixture.of_parts(family, logits, components, torch.cat(atoms) if atoms else None)
+
+
+def _is_surely_lower(losses: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Whether the mean of losses is lower by more than a standard error of the differences, row by row."""
+    gain = others - losses
+    return bool(gain.mean() > gain.std() / math.sqrt(len(gain)))
 
 
 def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:

@@ -73,7 +73,7 @@ def embedded(x: Tensor, places: Tensor, frequency: Tensor, weight: Tensor, bias:
 
 
 class MLP(nn.Sequential):
-    """A multi-layer perceptron with SiLU activations after every layer; the default backbone.
+    """A multi-layer perceptron with SiLU activations after every layer.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ PRESETS = {
     "plain": (_PLAIN, replace(_PLAIN, batch_size=256)),
     "fast": (Preset(), Preset(batch_size=256)),
     "balanced": (_LONG, replace(_WIDE, n_restarts=1, batch_size=256)),
-    "best": (replace(_WIDE, n_restarts=8), replace(_WIDE, batch_size=256)),
+    "best": (replace(_LONG, n_restarts=8), replace(_WIDE, batch_size=256)),
 }
 """Of each preset, settings below 5,000 rows, and from there on."""
 

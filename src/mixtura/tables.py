@@ -66,7 +66,7 @@ class TableEncoder:
 
     def __init__(self, ranks: bool = False):
         self._ranks = ranks
-        self.heavy_, self.ranker_ = np.empty(0, dtype=np.int64), None
+        self.heavy_, self.ranker_, self.rank_unit_ = np.empty(0, dtype=np.int64), None, np.empty(0)
 
     def fit(self, table: pd.DataFrame | NDArray[np.float64], sample_weight: NDArray[np.float64]) -> "TableEncoder":
         """Learn the columns, their levels, medians, means and scales.
@@ -138,11 +138,14 @@ class TableEncoder:
         if self._ranks and len(heavy):
             n = min(_MOST_QUANTILES, len(imputed))
             self.ranker_ = QuantileTransformer(n_quantiles=n, output_distribution="normal", subsample=None)
-            self.ranker_.fit(imputed[:, heavy])
+            low, high = np.quantile(imputed[:, heavy], [0.25, 0.75], axis=0)
+            unit = np.where(high > low, high - low, imputed[:, heavy].std(0))
+            self.rank_unit_ = np.where(unit > 0, unit, 1.0)  # the ranks have a tolerance of 1e-7 in units of the column
+            self.ranker_.fit(imputed[:, heavy] / self.rank_unit_)
 
     def _ranked(self, imputed: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.ranker_ is not None:
-            imputed[:, self.heavy_] = self.ranker_.transform(imputed[:, self.heavy_])
+            imputed[:, self.heavy_] = self.ranker_.transform(imputed[:, self.heavy_] / self.rank_unit_)
         return imputed
 
     @property
@@ -207,6 +210,7 @@ class TableEncoder:
             "indicated": np.array([] if indicator is None else indicator.features_, dtype=np.int64),
             "heavy": self.heavy_,
             "quantiles": np.empty((0, 0)) if self.ranker_ is None else self.ranker_.quantiles_,
+            "rank_unit": self.rank_unit_,
             "loc": np.asarray(self.scaler_.mean_),
             "scale": np.asarray(self.scaler_.scale_),
         }
@@ -237,7 +241,8 @@ class TableEncoder:
             self._ranks = bool(len(quantiles))
             self._set_ranker(arrays["heavy"], self.imputer_.transform(two_rows))
             if self.ranker_ is not None:
-                if quantiles.ndim != 2 or quantiles.shape[1] != len(self.heavy_):
+                self.rank_unit_ = arrays["rank_unit"]
+                if not quantiles.shape[1:] == self.rank_unit_.shape == self.heavy_.shape:
                     raise ValueError("the quantiles do not fit the columns")
                 self.ranker_.quantiles_, self.ranker_.n_quantiles_ = quantiles, len(quantiles)
                 self.ranker_.references_ = np.linspace(0, 1, len(quantiles))

@@ -15,14 +15,14 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from .errors import MixturaError, coded
-from .families import AnyFamily, ProductFamily, ScalarFamily
+from .families import AnyFamily, LogNormalFamily, ProductFamily, ScalarFamily
 from .rows import Rows, middle_of
 from .tables import has_date_dtype, is_date
 
 _FEWEST_OF_AN_ATOM, _LEAST_SHARE_OF_AN_ATOM, _MOST_ATOMS = 10, 0.005, 20
 _USUAL_FLOOR, _LARGEST_FLOOR, _OFF_THE_GRID = 1e-3, 0.3, 1e-3
 _NEIGHBOURS = 10
-_SKEWED, _HEAVY_TAILED = 0.5, 3.0
+_SKEWED, _HEAVY_TAILED, _FEWEST_TO_TELL_A_LAW = 0.5, 3.0, 20
 _TIMES_ITS_NEIGHBOURS = 5
 
 
@@ -143,21 +143,24 @@ def find_atoms(target: Target, sample_weight: NDArray[np.float64]) -> list[float
     return sorted(found[:_MOST_ATOMS])
 
 
-def likely_families(target: Target, atoms: NDArray[np.float64]) -> list[str]:
-    """Families that may suit a target: the normal always, others where moments say that they are worth a try.
+def likely_families(target: Target, atoms: NDArray[np.float64], is_rounded: bool) -> list[AnyFamily | str]:
+    """Families that may suit a scalar target: the normal always, others where moments say that they are worth a try.
 
     Those are the lognormal for positive values with a skewness above 0.5, and the student_t where the excess kurtosis
-    is above 3.
+    is above 3. Values on a grid have a floor under the scale of a normal component; a lognormal one would shrink onto
+    the small ones of them. Beyond the range of the target, and half of it more on either side (of its logarithm), a
+    lognormal component has no place: where features are unusual, it would otherwise be anywhere.
     """
-    y = target.values[~np.isin(target.values, atoms)] if len(atoms) else target.values
-    names = ["normal"]
-    if target.row_shape not in ((), (1,)) or target.upper is not None or len(y) < 2:
-        return names
-    if y.min() > 0 and skew(y) > _SKEWED:
-        names.append("lognormal")
+    y = target.values[~np.isin(target.values, atoms)]
+    families: list[AnyFamily | str] = ["normal"]
+    if len(y) < _FEWEST_TO_TELL_A_LAW or np.ptp(y) == 0:
+        return families
+    if y.min() > 0 and skew(y) > _SKEWED and not is_rounded:
+        low, high = np.log(y.min()), np.log(y.max())
+        families.append(LogNormalFamily((low - (high - low) / 2, high + (high - low) / 2)))
     if kurtosis(y) > _HEAVY_TAILED:
-        names.append("student_t")
-    return names
+        families.append("student_t")
+    return families
 
 
 def smallest_scales(

@@ -1,6 +1,8 @@
 """The lognormal law of a positive target."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,15 +36,17 @@ def _unbounded(scale: Tensor, floor: Tensor | float) -> Tensor:
     return torch.logit(above / _WIDEST)
 
 
+@dataclass(frozen=True, repr=False)
 class LogNormalFamily(ScalarFamily[LogNormal]):
     """exp(N(loc, scale^2)), positive: 2 raw parameters, of loc and of scale, both of log y.
 
     The floor bounds the scale of log y, a relative error of y, whatever the target's unit. A network's scale is at most
     2 above the floor: a component that no row needs would otherwise grow wide, and its mean, exp(loc + scale^2/2),
-    outweigh all others at any weight.
+    outweigh all others at any weight. Nor is its loc beyond `loc_bounds`, of log y, if there are any. Values of 0 and below are impossible.
     """
 
     name = "lognormal"
+    loc_bounds: tuple[float, float] | None = None
     closed_under = "scale"
     has_distances = True
 
@@ -53,7 +57,16 @@ class LogNormalFamily(ScalarFamily[LogNormal]):
         return 2
 
     def build(self, raw: Tensor, scale_floor: Tensor | float = 0.0) -> LogNormal:
-        return LogNormal(raw[..., 0], _bounded(raw[..., 1], scale_floor)[0], validate_args=False)
+        loc, scale = raw[..., 0], _bounded(raw[..., 1], scale_floor)[0]
+        if self.loc_bounds is not None:
+            loc = loc.clamp(*self.loc_bounds)
+        return LogNormal(loc, scale, validate_args=False)
+
+    def moved(self, a: Sequence[float], b: Sequence[float]) -> "LogNormalFamily":
+        if self.loc_bounds is None:
+            return self
+        low, high = (end + math.log(b[0]) for end in self.loc_bounds)
+        return replace(self, loc_bounds=(low, high))
 
     def unbuild(self, components, scale_floor: Tensor | float = 0.0):
         return torch.stack([components.loc, _unbounded(components.scale, scale_floor)], -1)
@@ -61,8 +74,11 @@ class LogNormalFamily(ScalarFamily[LogNormal]):
     def log_prob_and_slopes(self, raw, scale_floor, y):
         is_inside = y > 0
         log_y = torch.where(is_inside, y, 1).log()
-        log_prob, *slopes = normal_slopes(raw[..., 0], _bounded(raw[..., 1], scale_floor), log_y)
-        return torch.where(is_inside, log_prob - log_y, -torch.inf), torch.stack(slopes).movedim(0, -1)
+        scale_and_growth = _bounded(raw[..., 1], scale_floor)
+        loc = raw[..., 0] if self.loc_bounds is None else raw[..., 0].clamp(*self.loc_bounds)
+        log_prob, of_loc, of_scale = normal_slopes(loc, scale_and_growth, log_y)
+        of_loc = torch.where(loc == raw[..., 0], of_loc, 0)
+        return torch.where(is_inside, log_prob - log_y, -torch.inf), torch.stack([of_loc, of_scale], -1)
 
     def fit(self, y, weights) -> LogNormal:
         is_inside = y > 0
