@@ -42,8 +42,8 @@ class LogNormalFamily(ScalarFamily[LogNormal]):
 
     The floor bounds the scale of log y, a relative error of y, whatever the target's unit. A network's scale is at most
     2 above the floor: a component that no row needs would otherwise grow wide, and its mean, exp(loc + scale^2/2),
-    outweigh all others at any weight. Nor is its loc beyond `loc_bounds`, of log y, if there are any. Values of 0 and below are
-    impossible.
+    outweigh all others at any weight. Nor is its loc beyond `loc_bounds`, of log y, if there are any. Values of
+    0 and below are impossible.
     """
 
     name = "lognormal"
