@@ -37,7 +37,7 @@ from .learner import Learner
 from .mixture import Mixture
 from .modelfile import plain, restore, state_of
 from .nets import MDN, MLP, BatchEnsemble, MixtureHead
-from .presets import Preset, settings_of
+from .presets import TRIAL, Preset, settings_of
 from .rows import Rows
 from .scores import censored_nll
 from .selection import Criterion, Selection, select
@@ -58,9 +58,7 @@ from .training import starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT = 20
 _MOST_ROWS_TO_DOUBT, _MOST_ROWS_AT_ONCE = 20_000, 4_096
-_FEWEST_ROWS_TO_CHOOSE, _MOST_ROWS_OF_A_TRIAL, _BATCH_OF_A_TRIAL = 100, 4_000, 64
-_MOST_STEPS_OF_A_TRIAL, _PATIENCE_OF_A_TRIAL = 2_000, 400
-"""Of small networks that show which family suits a target."""
+_FEWEST_ROWS_TO_CHOOSE, _MOST_ROWS_OF_A_TRIAL = 100, 4_000
 _NO_MATTER = {"max_epochs", "verbose", "random_state", "pool_restarts", "hidden_layer_sizes", "n_components"}
 """Parameters that may change when training is gone on with, or whose effect is what counts: the first weights."""
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -107,7 +105,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         How much work a fit is worth. ``"plain"``: one small network; the answer has `n_components` components, which
         can be read. ``"fast"``: eight members that share their layers (a `BatchEnsemble`), with waves of each number;
         the answer is the pool of their mixtures. ``"balanced"``: below 5,000 rows the pool of four of these, each with
-        other rows held out, from there on a wider one; trained for longer. ``"best"``: eight wide ones, or four.
+        other rows held out, from there on a wider one; trained for longer. ``"best"``: eight of the former, or four of
+        the latter.
     family
         Law of a component; ``"auto"`` takes the normal, unless the target is positive and skewed, or heavy-tailed, and
         the lognormal or the student_t is surely better on held-out rows in small networks (from 100 rows on, if any
@@ -343,11 +342,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if resume and checkpoint_dir is None:
             raise MixturaError("E-parameter", "resume=True", "a checkpoint_dir to resume from", "say where it is")
         checkpoint = None if checkpoint_dir is None else Checkpoint(checkpoint_dir, resume)
-        family, ranks, told = self._try_out(X, y, sample_weight)
-        task = self._prepare(X, y, sample_weight, eval_set, family, ranks)
-        task.told[:0] = told
-        if task.warning is not None:
-            warn(task.warning)
+        task = self._decide(X, y, sample_weight, eval_set)
         self._choose(task, {} if checkpoint is None else checkpoint.about)
         recipe = self._recipe(len(task.learn))
         learners = [self._learner(task, task.learn, task.judge, self.n_components_, task.seed, recipe)]
@@ -466,6 +461,15 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         )
         return _Task(target, rows, learn, judge, floor, places, told, warning, seed, random)
 
+    def _decide(self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: tuple[Any, Any] | None) -> _Task:
+        """The task, with the family and the form of the features that were found best."""
+        family, ranks, told = self._try_out(X, y, sample_weight)
+        task = self._prepare(X, y, sample_weight, eval_set, family, ranks)
+        task.told[:0] = told
+        if task.warning is not None:
+            warn(task.warning)
+        return task
+
     def _try_out(
         self, X: Any, y: Any, sample_weight: ArrayLike | None
     ) -> tuple[str | AnyFamily | Sequence[str | AnyFamily], bool, list[str]]:
@@ -496,7 +500,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         has_heavy_tails = bool(len(model.encoder_.heavy_))
         if task.judge is None or not (len(families) > 1 or has_heavy_tails):
             return family, False, []
-        told, losses = [], [model._trial_losses(X, y, weight, name, False, seed) for name in families]
+        told, losses = [], [model._trial_losses(task, seed)]
+        losses += [model._trial_losses(model._prepare(X, y, weight, None, name), seed) for name in families[1:]]
         best = min(range(len(losses)), key=lambda i: losses[i].mean())
         best = best if _is_surely_lower(losses[best], losses[0]) else 0
         family = families[best]
@@ -506,24 +511,19 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             told.append(f"family {names[best]}: NLL of held-out rows in small networks: {figures}")
         if not has_heavy_tails:
             return family, False, told
-        ranked = model._trial_losses(X, y, weight, family, True, seed)
+        ranked = model._trial_losses(model._prepare(X, y, weight, None, family, ranks=True), seed)
         is_better = _is_surely_lower(ranked, losses[best])
         what = "taken by their normal scores" if is_better else "taken as they are"
         figures = f"{ranked.mean():.3f} and {losses[best].mean():.3f}"
         told.append(f"{len(model.encoder_.heavy_)} heavy-tailed features are {what}: NLL likewise {figures}")
         return family, is_better, told
 
-    def _trial_losses(
-        self, X: Any, y: Any, sample_weight: Any, family: Any, ranks: bool, seed: int
-    ) -> NDArray[np.float64]:
+    def _trial_losses(self, task: _Task, seed: int) -> NDArray[np.float64]:
         """NLL of each held-out row, times its weight, in the user's units, that a small network reaches."""
-        task = self._prepare(X, y, sample_weight, None, family, ranks)
-        recipe = replace(settings_of("plain", 1), max_epochs=None, patience=None, batch_size=_BATCH_OF_A_TRIAL)
-        recipe = replace(recipe, max_steps=_MOST_STEPS_OF_A_TRIAL, patience_steps=_PATIENCE_OF_A_TRIAL)
         k = 5 if isinstance(self.n_components, str) else int(self.n_components)
-        learner = self._learner(task, task.learn, task.judge, k, seed, recipe)
+        learner = self._learner(task, task.learn, task.judge, k, seed, TRIAL)
         try:
-            self._train([learner], task.rows, recipe, catches_interrupt=False)
+            self._train([learner], task.rows, TRIAL, catches_interrupt=False)
         except MixturaError as error:
             if error.code != "E-fit-diverged":
                 raise
@@ -953,10 +953,7 @@ def select_components(
         expected = ", ".join(map(repr, get_args(Criterion)))
         raise MixturaError("E-parameter", f"criterion={criterion!r}", expected, "choose one of them")
     with torch.inference_mode(False), torch.enable_grad():
-        family, ranks, _ = model._try_out(X, y, sample_weight)
-        task = model._prepare(X, y, sample_weight, None, family, ranks)
-        if task.warning is not None:
-            warn(task.warning)
+        task = model._decide(X, y, sample_weight, None)
         return model._select(task, sorted(map(int, set(candidates))), criterion)
 
 

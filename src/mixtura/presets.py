@@ -38,6 +38,8 @@ class Preset:
 
 
 _PLAIN = Preset(n_members=None, pool_restarts=False, max_epochs=300, patience=30, has_background=False, enough_rows=800)
+TRIAL = replace(_PLAIN, max_epochs=None, patience=None, batch_size=64, max_steps=2_000, patience_steps=400)
+"""Of small networks that show which family suits a target, and in which form features do."""
 _LONG = Preset(n_restarts=4, max_steps=20_000, patience_steps=2_000)
 _WIDE = replace(_LONG, hidden_layer_sizes=(128, 128))
 PRESETS = {
