@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,12 +14,9 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from rich.console import Console
-from rich.progress import Progress
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import train_test_split
-from sklearn.utils import check_consistent_length, resample
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import (
     _check_sample_weight,  # pyright: ignore[reportPrivateUsage]
     check_is_fitted,
@@ -31,34 +27,21 @@ from torch import Tensor
 from .background import fit_share
 from .checkpoint import Checkpoint, fingerprint
 from .constraints import CONSTRAINTS, is_int, is_real, is_seed
-from .errors import MixturaError, MixturaWarning, coded, warn
-from .families import AnyFamily, ScalarFamily, get_family
+from .errors import MixturaError, coded, warn
 from .learner import Learner
 from .mixture import Mixture
 from .modelfile import plain, restore, state_of
-from .nets import MDN, MLP, BatchEnsemble, MixtureHead
-from .presets import TRIAL, Preset, settings_of
-from .rows import Rows
+from .nets import MDN
+from .presets import Preset, settings_of
 from .scores import censored_nll
 from .selection import Criterion, Selection, select
 from .storage import corrupt, read_folder, write_folder
-from .tables import TableEncoder, has_date_dtype
-from .targets import (
-    Target,
-    Units,
-    as_target,
-    check_support,
-    find_atoms,
-    fit_target_scaler,
-    likely_families,
-    scalar_families,
-    smallest_scales,
-)
-from .training import starting_mixture, train
+from .tables import has_date_dtype
+from .targets import Target, as_target
+from .task import Family, Frame, Sample, Task
+from .trials import decide
 
-_FEWEST_ROWS_TO_HOLD_OUT = 20
-_MOST_ROWS_TO_DOUBT, _MOST_ROWS_AT_ONCE = 20_000, 4_096
-_FEWEST_ROWS_TO_CHOOSE, _MOST_ROWS_OF_A_TRIAL = 100, 4_000
+_MOST_ROWS_AT_ONCE = 4_096
 _NO_MATTER = {"max_epochs", "verbose", "random_state", "pool_restarts", "hidden_layer_sizes", "n_components"}
 """Parameters that may change when training is gone on with, or whose effect is what counts: the first weights."""
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -67,27 +50,6 @@ CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10)
 
 class NotFitted(MixturaError, NotFittedError):
     """A question to a model that has not been fitted; scikit-learn's own type and ours."""
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What is to be learned, in the network's units."""
-
-    target: Target
-    """In the user's units."""
-    rows: Rows
-    learn: Tensor
-    """Indices of rows, as is judge."""
-    judge: Tensor | None
-    floor: Tensor
-    """Smallest scale of each coordinate."""
-    places: Tensor
-    """Indices of the features that take more than two values."""
-    told: list[str]
-    """Events for the report."""
-    warning: MixturaWarning | None
-    seed: int
-    random: np.random.RandomState
 
 
 class MDNRegressor(RegressorMixin, BaseEstimator):
@@ -201,7 +163,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         n_components: int | str = 5,
         *,
         preset: str = "balanced",
-        family: str | AnyFamily | Sequence[str | AnyFamily] = "auto",
+        family: Family = "auto",
         covariance_type: str = "full",
         atoms: Sequence[float] | str | None = None,
         hidden_layer_sizes: Sequence[int] | None = None,
@@ -308,7 +270,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if not hasattr(self, "networks_"):
             return self.fit(X, y, sample_weight)
         with self._whole_or_not_at_all():
-            task = self._prepare(X, y, sample_weight, None)
+            task = self._task(self._sample(X, y, sample_weight, reset=False), self._frame)
             learners = []
             for network in self.networks_:
                 generator = torch.Generator().manual_seed(int(task.random.randint(2**31 - 1)))
@@ -345,21 +307,16 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         task = self._decide(X, y, sample_weight, eval_set)
         self._choose(task, {} if checkpoint is None else checkpoint.about)
         recipe = self._recipe(len(task.learn))
-        learners = [self._learner(task, task.learn, task.judge, self.n_components_, task.seed, recipe)]
-        for _ in range(recipe.n_restarts - 1):
-            seed, learn, judge = int(task.random.randint(2**31 - 1)), task.learn, task.judge
-            if recipe.pool_restarts and judge is not None and eval_set is None:
-                judge, learn = torch.cat([judge, learn]).roll(-len(learners) * len(judge)).tensor_split([len(judge)])
-            learners.append(self._learner(task, learn, judge, self.n_components_, seed, recipe))
-        self.background_ = self._make_background(task) if recipe.has_background else None
+        learners = task.learners(recipe, self.n_components_, others_judge=eval_set is None)
+        self.background_ = task.background(recipe) if recipe.has_background else None
         if checkpoint is not None:
             checkpoint.bind(self._fingerprint(task, learners))
         return self._finish(task, learners, checkpoint)
 
-    def _finish(self, task: _Task, learners: list[Learner], checkpoint: Checkpoint | None = None) -> MDNRegressor:
+    def _finish(self, task: Task, learners: list[Learner], checkpoint: Checkpoint | None = None) -> MDNRegressor:
         """Train, and keep the best, or all."""
         recipe = self._recipe(len(task.learn))
-        self._train(learners, task.rows, recipe, checkpoint)
+        task.train(learners, recipe, checkpoint)
         n_failed = sum(learner.failure is not None for learner in learners)
         if n_failed:
             task.told.append(f"{n_failed} of {len(learners)} restarts diverged and were left out")
@@ -368,173 +325,56 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         report = best.report
         report.restart_nlls = [learner.report.best_nll for learner in learners]
         report.restart_active_components = [learner.report.n_active_components for learner in learners]
-        report.move(*(self._units.log_scale(task.rows.take(part)) for part in (best.learn, best.judge)))
+        report.move(*(self._frame.units.log_scale(task.rows.take(part)) for part in (best.learn, best.judge)))
         # In float64 from here on: a row alone gets what it gets in a batch.
         kept = learners if recipe.pool_restarts else [best]
         self.networks_: list[MDN] = [learner.network.double() for learner in kept]  # pyright: ignore
         self.background_share_ = 0.0
         if self.background_ is not None:
-            self.background_share_ = fit_share(*self._doubt(self.background_, kept, task.rows))
+            self.background_share_ = fit_share(*task.doubt(self.background_, kept))
             task.told.append(f"{self.background_share_:.2%} of each density is that of the target without features")
         report.events[:0] = task.told
         self.fit_report_ = report
         return self
 
-    @torch.no_grad()
-    def _make_background(self, task: _Task) -> MDN:
-        """The density of the target without features, as a network whose answer is the same for all rows."""
-        recipe = replace(self._recipe(len(task.learn)), hidden_layer_sizes=(), n_members=None)
-        network: MDN = self._learner(task, task.learn, None, 1, task.seed, recipe).network.double()  # pyright: ignore
-        network.head.linear.weight.zero_()
-        return network
-
-    @staticmethod
-    @torch.no_grad()
-    def _doubt(background: MDN, kept: Sequence[Learner], rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """Of held-out rows the log density, that of the background, and the weight."""
-        held_out = [one.judge[: _MOST_ROWS_TO_DOUBT if one.report.n_valid_rows else 0] for one in kept]
-        _, place, counts = torch.cat(held_out).unique(return_inverse=True, return_counts=True)
-        found = []
-        for learner, judge, times in zip(kept, held_out, counts[place].split([*map(len, held_out)]), strict=True):
-            some, network = rows.take(judge).double(), learner.network.double()
-            found.append((-some.nll(network(some.x)), -some.nll(background(some.x)), some.weight / times))
-        log_prob, log_background, weight = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return log_prob, log_background, weight
-
-    def _prepare(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: ArrayLike | None,
-        eval_set: tuple[Any, Any] | None,
-        family: str | AnyFamily | Sequence[str | AnyFamily] | None = None,
-        ranks: bool = False,
-    ) -> _Task:
-        """Check everything, standardise features and target (as before, unless a family is given), hold rows out."""
-        reset = family is not None
-        self._check_parameters()
-        X = self._check_features(X, reset=reset)
-        target = self._check_target(y, reset=reset)
-        with coded("E-input-length", "as many rows in X, y and sample_weight"):
-            check_consistent_length(X, target)
-        with coded("E-sample-weight", "one weight >= 0 for each row"):
-            weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        weight = weight / weight.max()
-        counted = weight > 1e-30  # what float32 can still weigh
-        n_counted = int(counted.sum())
-        if n_counted < 2:
-            got = f"n_samples = {len(target)}, {n_counted} of positive weight"
-            raise MixturaError("E-too-few-rows", got, "at least 2 rows", "gather more data")
-        X, target, weight = X[counted], target.take(counted), weight[counted]
-        weight = weight / weight.mean()
-
-        warning = None
-        random = _fresh(self.random_state)
-        seed = int(random.randint(2**31 - 1))
-        if reset:
-            self.family_ = get_family(family, self._event_size, self.covariance_type)
-            self.atoms_ = self._find_atoms(target, weight)
-        check_support(self.family_, target, self.atoms_)
-        if reset:
-            self.encoder_ = TableEncoder(ranks).fit(X, weight)
-            self.y_scaler_ = fit_target_scaler(target.points, weight, target.names, self.family_)
-            warning = self._repeats(target, weight)
-        told = []
-        if len(self.atoms_):
-            told.append(f"atoms, with their shares of the rows: {_shares(self.atoms_, target, weight)}")
-        floors = np.full_like(self._units.scale, float(self.scale_floor or 0))
-        if self.scale_floor is None:
-            floors, why = smallest_scales(self.family_, target, self._units.scale)
-            told += why
-        floor = torch.as_tensor(floors / self._units.scale, dtype=torch.float32)
-        rows = self._units.rows(self.encoder_.transform(X), target, weight)
-        learn, judge = torch.arange(n_counted), None
-        if eval_set is not None:
-            rows = rows.followed_by(self._eval_rows(eval_set))
-            judge = torch.arange(n_counted, len(rows))
-        elif self.validation_fraction > 0 and n_counted >= _FEWEST_ROWS_TO_HOLD_OUT:
-            n_held_out = min(max(1, round(float(self.validation_fraction) * n_counted)), n_counted - 2)
-            parts = train_test_split(np.arange(n_counted), test_size=n_held_out, random_state=random)
-            learn, judge = (torch.as_tensor(part) for part in parts)
-        places = torch.tensor(
-            [j for j, values in enumerate(rows.x[learn].T) if len(values.unique()) > 2], dtype=torch.long
-        )
-        return _Task(target, rows, learn, judge, floor, places, told, warning, seed, random)
-
-    def _decide(self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: tuple[Any, Any] | None) -> _Task:
+    def _decide(self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: tuple[Any, Any] | None) -> Task:
         """The task, with the family and the form of the features that were found best."""
-        family, ranks, told = self._try_out(X, y, sample_weight)
-        task = self._prepare(X, y, sample_weight, eval_set, family, ranks)
+        sample = self._sample(X, y, sample_weight, reset=True)
+
+        def framed(sample: Sample, family: Family, ranks: bool) -> Frame:
+            return Frame.fit(sample, self._event_size, family, self.covariance_type, self.atoms, ranks)
+
+        seed = int(_fresh(self.random_state).randint(2**31 - 1))
+        k = 5 if isinstance(self.n_components, str) else int(self.n_components)
+        family, ranks, told = decide(
+            sample,
+            self.family,
+            self._recipe(len(sample)),
+            k,
+            seed,
+            lambda some, family, ranks: self._task(some, framed(some, family, ranks), random_state=seed),
+        )
+        frame = framed(sample, family, ranks)
+        self.encoder_, self.y_scaler_ = frame.encoder, frame.scaler
+        self.family_, self.atoms_ = frame.family, frame.atoms
+        task = self._task(sample, frame, self._eval_sample(eval_set))
         task.told[:0] = told
-        if task.warning is not None:
-            warn(task.warning)
+        warning = frame.repeats(sample) if self.atoms is None else None
+        if warning is not None:
+            warn(warning)
         return task
 
-    def _try_out(
-        self, X: Any, y: Any, sample_weight: ArrayLike | None
-    ) -> tuple[str | AnyFamily | Sequence[str | AnyFamily], bool, list[str]]:
-        """By the held-out NLL of small networks: the family, where it is "auto", and whether heavy-tailed features are
-        replaced by their normal scores; and what to tell of it.
+    def _task(
+        self,
+        sample: Sample,
+        frame: Frame,
+        eval_sample: Sample | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Task:
+        random = _fresh(self.random_state if random_state is None else random_state)
+        return Task.of(sample, frame, self.scale_floor, self.validation_fraction, random, eval_sample)
 
-        The normal family and features as they are stay unless the gain is more than one standard error over rows.
-        """
-        self._check_parameters()
-        is_auto = isinstance(self.family, str) and self.family == "auto"
-        family = "normal" if is_auto else self.family
-        seed = int(_fresh(self.random_state).randint(2**31 - 1))
-        model = clone(self).set_params(random_state=seed, verbose=False)
-        model._check_features(X, reset=True)
-        target = as_target(y)
-        if target.upper is not None or self.validation_fraction == 0 or len(target) < _FEWEST_ROWS_TO_CHOOSE:
-            return family, False, []
-        weight = np.ones(len(target)) if sample_weight is None else sample_weight
-        with coded("E-input-length", "as many rows in X, y and sample_weight"):
-            check_consistent_length(X, target, weight)
-        if len(target) > _MOST_ROWS_OF_A_TRIAL:
-            X, y, weight = resample(X, y, weight, replace=False, n_samples=_MOST_ROWS_OF_A_TRIAL, random_state=seed)
-        task = model._prepare(X, y, weight, None, family)
-        families: list[Any] = [family]
-        if is_auto and model._event_size is None:
-            is_rounded = bool(smallest_scales(model.family_, task.target, model._units.scale)[1])
-            families = likely_families(task.target, model.atoms_, is_rounded)
-        has_heavy_tails = bool(len(model.encoder_.heavy_))
-        if task.judge is None or not (len(families) > 1 or has_heavy_tails):
-            return family, False, []
-        told, losses = [], [model._trial_losses(task, seed)]
-        losses += [model._trial_losses(model._prepare(X, y, weight, None, name), seed) for name in families[1:]]
-        best = min(range(len(losses)), key=lambda i: losses[i].mean())
-        best = best if _is_surely_lower(losses[best], losses[0]) else 0
-        family = families[best]
-        if len(families) > 1:
-            names = [get_family(one).name for one in families]
-            figures = ", ".join(f"{name} {loss.mean():.3f}" for name, loss in zip(names, losses, strict=True))
-            told.append(f"family {names[best]}: NLL of held-out rows in small networks: {figures}")
-        if not has_heavy_tails:
-            return family, False, told
-        ranked = model._trial_losses(model._prepare(X, y, weight, None, family, ranks=True), seed)
-        is_better = _is_surely_lower(ranked, losses[best])
-        what = "taken by their normal scores" if is_better else "taken as they are"
-        figures = f"{ranked.mean():.3f} and {losses[best].mean():.3f}"
-        told.append(f"{len(model.encoder_.heavy_)} heavy-tailed features are {what}: NLL likewise {figures}")
-        return family, is_better, told
-
-    def _trial_losses(self, task: _Task, seed: int) -> NDArray[np.float64]:
-        """NLL of each held-out row, times its weight, in the user's units, that a small network reaches."""
-        k = 5 if isinstance(self.n_components, str) else int(self.n_components)
-        learner = self._learner(task, task.learn, task.judge, k, seed, TRIAL)
-        try:
-            self._train([learner], task.rows, TRIAL, catches_interrupt=False)
-        except MixturaError as error:
-            if error.code != "E-fit-diverged":
-                raise
-            return np.full(len(learner.judge), np.inf)
-        log_prob, log_background, weight = self._doubt(self._make_background(task), [learner], task.rows)
-        share = fit_share(log_prob, log_background, weight)
-        nll = -torch.logaddexp(log_prob + math.log1p(-share), log_background + math.log(share))
-        losses = nll * weight / weight.mean() + self._units.log_scale(task.rows.take(learner.judge))
-        return losses.numpy()
-
-    def _choose(self, task: _Task, about: dict[str, Any]) -> None:
+    def _choose(self, task: Task, about: dict[str, Any]) -> None:
         """The number of components: as it was given, as it was chosen before a crash, or by cross-validation."""
         self.__dict__.pop("selection_", None)
         if not isinstance(self.n_components, str):
@@ -552,7 +392,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         """Fewer than these have room above their floor."""
         return 1 / self.weight_floor if self.weight_floor else np.inf
 
-    def _select(self, task: _Task, candidates: Sequence[int], criterion: Criterion) -> Selection:
+    def _select(self, task: Task, candidates: Sequence[int], criterion: Criterion) -> Selection:
         if max(candidates) + len(self.atoms_) >= self._most_weights:
             got = f"weight_floor={self.weight_floor} with {max(candidates)} components"
             raise MixturaError("E-head-parameter", got, "room above the floor", "lower weight_floor, or the candidates")
@@ -560,7 +400,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         recipe = self._recipe(len(task.learn), "plain")
 
         def make(fit: Tensor, stop: Tensor, k: int) -> Learner:
-            return self._learner(task, fit, stop, k, task.seed, recipe)
+            return task.learner(recipe, k, task.seed, fit, stop)
 
         chosen = select(
             task.rows,
@@ -569,24 +409,16 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             candidates,
             criterion,
             make,
-            lambda learners: self._train(learners, task.rows, recipe, catches_interrupt=False),
+            lambda learners: task.train(learners, recipe, catches_interrupt=False),
             np.random.RandomState(task.seed),
         )
         judged = {"cv": slice(None), "bic": task.learn}.get(criterion, task.judge)
         for column in ("nll", "bic"):
             if column in chosen.table:
-                chosen.table[column] += self._units.log_scale(task.rows.take(judged))
+                chosen.table[column] += task.frame.units.log_scale(task.rows.take(judged))
         return chosen
 
-    def _learner(self, task: _Task, learn: Tensor, judge: Tensor | None, k: int, seed: int, recipe: Preset) -> Learner:
-        """A network with k components and a start near the marginal density of its rows."""
-        generator = torch.Generator().manual_seed(seed)
-        network = self._build_network(recipe, task.places, task.rows.x.shape[1], k, task.floor, generator)
-        head, own = network.head, task.rows.take(learn)
-        head.start_from(starting_mixture(own.points(head.family), k, head.family, own.weight, seed, head.atoms))
-        return Learner(network, learn, judge, generator)
-
-    def _fingerprint(self, task: _Task, learners: Sequence[Learner]) -> str:
+    def _fingerprint(self, task: Task, learners: Sequence[Learner]) -> str:
         """Of all that decides how training goes, but for where it ends."""
         settings = sorted(
             (name, repr(plain(value))) for name, value in self.get_params().items() if name not in _NO_MATTER
@@ -594,47 +426,6 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         rows = task.rows
         tensors = [rows.x, rows.y, rows.weight, *([] if rows.upper is None else [rows.upper]), learners[0].learn]
         return fingerprint([*tensors, *(p for learner in learners for p in learner.network.parameters())], settings)
-
-    def _train(
-        self,
-        learners: Sequence[Learner],
-        rows: Rows,
-        recipe: Preset,
-        checkpoint: Checkpoint | None = None,
-        catches_interrupt: bool = True,
-    ) -> None:
-        n_learn = len(learners[0].learn)
-        judged = self._units.log_scale(rows.take(learners[0].judge))
-        usual = min(0.2, 8 / n_learn) if n_learn < recipe.enough_rows else 0.0
-        noise = usual if self.noise is None else float(self.noise)
-        is_affine = all(part.closed_under == "affine" for part in scalar_families(self.family_, 1))
-        may_move = is_affine and rows.upper is None and not len(self.atoms_)
-        console = Console(stderr=True)
-        max_epochs, patience = recipe.epochs(math.ceil(n_learn / recipe.batch_size))
-        hidden = not (self.verbose and (console.is_terminal or console.is_jupyter))
-        with Progress(console=console, transient=True, disable=hidden) as bar:
-            task = bar.add_task("fitting", total=max_epochs)
-
-            def show() -> None:
-                lowest = min(learner.report.valid_nll[-1] for learner in learners) + judged
-                n_epochs = max(learner.report.n_epochs for learner in learners)
-                bar.update(task, completed=n_epochs, description=f"fitting, held-out NLL {lowest:.4f}")
-
-            train(
-                learners,
-                rows,
-                max_epochs=max_epochs,
-                batch_size=recipe.batch_size,
-                learning_rate=float(self.learning_rate),
-                weight_decay=float(self.weight_decay),
-                patience=patience,
-                revives=bool(self.revive),
-                x_noise=noise,
-                y_noise=noise if may_move else 0.0,
-                checkpoint=checkpoint,
-                catches_interrupt=catches_interrupt,
-                on_epoch=None if hidden else show,
-            )
 
     def _recipe(self, n_rows: int, preset: str | None = None) -> Preset:
         """The preset (or another one) for so many rows to learn from, but for what was set."""
@@ -682,77 +473,42 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             raise MixturaError("E-target-shape", got, expected, "give the columns of the target in the order of fit")
         return target
 
-    def _find_atoms(self, target: Target, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self.atoms is None:
-            return np.empty(0)
-        if self._event_size is not None:
-            got = f"atoms={self.atoms!r} with a vector target"
-            raise MixturaError("E-parameter", got, "atoms of a scalar target", "fit each coordinate, or leave them out")
-        if isinstance(self.atoms, str):
-            return np.array(find_atoms(target, weight))
-        return np.unique(np.asarray(self.atoms, dtype=np.float64))
+    def _sample(self, X: Any, y: Any, sample_weight: ArrayLike | None, reset: bool) -> Sample:
+        """Rows of positive weight, checked, as are the parameters."""
+        self._check_parameters()
+        X = self._check_features(X, reset=reset)
+        target = self._check_target(y, reset=reset)
+        with coded("E-input-length", "as many rows in X, y and sample_weight"):
+            check_consistent_length(X, target)
+        with coded("E-sample-weight", "one weight >= 0 for each row"):
+            weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weight = weight / weight.max()
+        counted = np.flatnonzero(weight > 1e-30)  # what float32 can still weigh
+        if len(counted) < 2:
+            got = f"n_samples = {len(target)}, {len(counted)} of positive weight"
+            raise MixturaError("E-too-few-rows", got, "at least 2 rows", "gather more data")
+        return Sample(X, target, weight).take(counted)
 
-    def _repeats(self, target: Target, weight: NDArray[np.float64]) -> MixturaWarning | None:
-        """Where values repeat beyond what a density allows, and are no atoms."""
-        is_discrete = isinstance(self.family_, ScalarFamily) and self.family_.is_discrete
-        if self.atoms is not None or self._event_size is not None or is_discrete:
+    def _eval_sample(self, eval_set: tuple[Any, Any] | None) -> Sample | None:
+        if eval_set is None:
             return None
-        repeated = find_atoms(target, weight)
-        if not repeated:
-            return None
-        fix = 'give atoms="auto", or these values, and they get a probability of their own'
-        got = f"values that repeat beyond what a density allows: {_shares(repeated, target, weight)}"
-        return MixturaWarning("W-repeated-values", got, "a continuous target", fix)
-
-    def _eval_rows(self, eval_set: tuple[Any, Any]) -> Rows:
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
             got = f"eval_set of type {type(eval_set).__name__}"
             raise MixturaError("E-eval-set", got, "a pair (X, y)", "give eval_set=(X_valid, y_valid)")
-        X = self.encoder_.transform(self._check_features(eval_set[0], reset=False))
+        X = self._check_features(eval_set[0], reset=False)
         target = self._check_target(eval_set[1], reset=False)
         with coded("E-input-length", "as many rows in the X and y of eval_set"):
             check_consistent_length(X, target)
-        check_support(self.family_, target, self.atoms_)
-        return self._units.rows(X, target, np.ones(len(target)))
+        return Sample(X, target, np.ones(len(target)))
 
     @property
-    def _units(self) -> Units:
-        loc, scale = np.asarray(self.y_scaler_.mean_), np.asarray(self.y_scaler_.scale_)
-        return Units(self.family_, self.atoms_, loc, scale)
+    def _frame(self) -> Frame:
+        return Frame(self.encoder_, self.y_scaler_, self.family_, self.atoms_, self._event_size)
 
     @property
     def _event_size(self) -> int | None:
         """None for a scalar target, else D."""
         return None if self._y_shape in ((), (1,)) else self._y_shape[0]
-
-    def _build_network(
-        self,
-        recipe: Preset,
-        places: Tensor,
-        n_inputs: int,
-        k: int,
-        floor: Tensor,
-        generator: torch.Generator | None = None,
-        device: str = "cpu",
-    ) -> MDN:
-        with torch.device(device):
-            sizes = [int(size) for size in recipe.hidden_layer_sizes]
-            if recipe.n_members is None:
-                backbone = MLP(n_inputs, sizes, generator)
-            else:
-                backbone = BatchEnsemble(n_inputs, sizes, recipe.n_members, places, generator)
-            head = MixtureHead(
-                backbone.out_features,
-                k,
-                self._event_size,
-                self._units.network_family,
-                atoms=self._units.network_atoms,
-                scale_floor=floor if self._event_size else floor[0],
-                weight_floor=float(self.weight_floor),
-                n_members=recipe.n_members,
-                generator=generator,
-            )
-        return MDN(backbone, head).float()
 
     # Answers --------------------------------------------------------------------------------------------------
 
@@ -889,12 +645,6 @@ def load(path: str | os.PathLike[str]) -> MDNRegressor:
     return model
 
 
-def _shares(values: Iterable[float], target: Target, weight: NDArray[np.float64]) -> str:
-    """Values of a target with their shares of the rows, in words."""
-    shares = [(value, weight[target.values == value].sum() / weight.sum()) for value in values]
-    return ", ".join(f"{value:g} ({share:.1%})" for value, share in shares)
-
-
 def select_components(
     X: Any,
     y: Any,
@@ -968,12 +718,6 @@ def _in_blocks(network: MDN, x: Tensor) -> Mixture:
     atoms = [part.atoms for part in parts if part.atoms is not None]
     logits = torch.cat([part.logits for part in parts])
     return Mixture.of_parts(family, logits, components, torch.cat(atoms) if atoms else None)
-
-
-def _is_surely_lower(losses: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether the mean of losses is lower by more than a standard error of the differences, row by row."""
-    gain = others - losses
-    return bool(gain.mean() > gain.std() / math.sqrt(len(gain)))
 
 
 def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:

@@ -106,11 +106,11 @@ def restore(model: Any, manifest: dict[str, Any], tensors: dict[str, Tensor]) ->
     model.y_scaler_ = StandardScaler().fit(np.zeros((1, model._event_size or 1)))
     model.y_scaler_.mean_, model.y_scaler_.scale_ = scaler["loc"].numpy(), scaler["scale"].numpy()
     model.y_scaler_.var_ = model.y_scaler_.scale_**2
-    n_inputs, floor = model.encoder_.n_encoded, torch.zeros(model._event_size or 1)  # which is among the tensors
+    floor = torch.zeros(model._event_size or 1)  # which is among the tensors
 
     def network(recipe: Preset, k: int, own: dict[str, Tensor]) -> MDN:
         places = own.get("backbone.embedding.places", torch.empty(0))
-        built = model._build_network(recipe, places, n_inputs, k, floor, device="meta")
+        built = model._frame.network(recipe, k, places, floor, device="meta")
         built.load_state_dict(own, assign=True)  # sizes are compared before any memory is taken
         return built.double().eval()
 

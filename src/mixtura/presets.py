@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 _FEWEST_EPOCHS_OF_PATIENCE, _MOST_EPOCHS_OF_PATIENCE, _MOST_EPOCHS = 10, 300, 2_000
 _MANY_ROWS = 5_000
@@ -9,7 +10,8 @@ _MANY_ROWS = 5_000
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings that belong together; those with the name of a parameter of `MDNRegressor` are what its None means."""
+    """All that decides how networks are made and trained; fields with the name of a parameter of `MDNRegressor` are
+    what its None means, or hold what it was given."""
 
     hidden_layer_sizes: tuple[int, ...] = (64, 64)
     n_members: int | None = 8
@@ -29,6 +31,12 @@ class Preset:
     truth (docs/training.md). The rule of thumb of Rothfuss et al. (2019, Noise regularization for conditional density
     estimation), by a kernel's bandwidth, n^(-1/(d + 4)), is several times wider; it helps below 50 rows and costs much
     above."""
+    noise: float | None = None
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-2
+    weight_floor: float = 1e-4
+    revive: bool = True
+    verbose: bool = False
 
     def epochs(self, n_steps: int) -> tuple[int, int]:
         """The most epochs, and after how many without gain training ends, where an epoch has so many steps."""
@@ -36,10 +44,26 @@ class Preset:
         patience = self.patience or min(max(patience, _FEWEST_EPOCHS_OF_PATIENCE), _MOST_EPOCHS_OF_PATIENCE)
         return self.max_epochs or min(max(math.ceil(self.max_steps / n_steps), 2 * patience), _MOST_EPOCHS), patience
 
+    def noise_for(self, n_rows: int) -> float:
+        """Of so many rows to learn from, as a fraction of the standard deviations of features and target."""
+        if self.noise is not None:
+            return float(self.noise)
+        return min(0.2, 8 / n_rows) if n_rows < self.enough_rows else 0.0
+
 
 _PLAIN = Preset(n_members=None, pool_restarts=False, max_epochs=300, patience=30, has_background=False, enough_rows=800)
-TRIAL = replace(_PLAIN, max_epochs=None, patience=None, batch_size=64, max_steps=2_000, patience_steps=400)
-"""Of small networks that show which family suits a target, and in which form features do."""
+TRIAL: dict[str, Any] = {
+    "hidden_layer_sizes": (64, 64),
+    "n_members": None,
+    "batch_size": 64,
+    "max_epochs": None,
+    "patience": None,
+    "max_steps": 2_000,
+    "patience_steps": 400,
+    "enough_rows": 800,
+    "verbose": False,
+}
+"""What is other in small networks that show which family suits a target, and in which form features do."""
 _LONG = Preset(n_restarts=4, max_steps=20_000, patience_steps=2_000)
 _WIDE = replace(_LONG, hidden_layer_sizes=(128, 128))
 PRESETS = {

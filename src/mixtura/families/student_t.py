@@ -9,7 +9,7 @@ from torch.distributions import Distribution, StudentT
 
 from .base import ScalarFamily
 from .gamma import standard_gamma
-from .normal import positive, shares, smallest_scale, standard_normal, unpositive, weighted_moments
+from .normal import positive, positive_and_growth, shares, smallest_scale, standard_normal, unpositive, weighted_moments
 from .special import betainc, betaincinv, deviance, log_betainc, stirling_error
 
 _SMALLEST_RAW_DF, _LARGEST_RAW_DF = -7.0, 14.0
@@ -52,6 +52,22 @@ class StudentTFamily(ScalarFamily[StudentT]):
         raw_df = (components.df - self.df_floor).clamp(min=math.exp(_SMALLEST_RAW_DF)).log()
         raw_df = raw_df.clamp(_SMALLEST_RAW_DF, _LARGEST_RAW_DF)
         return torch.stack([components.loc, unpositive(components.scale, scale_floor), raw_df], -1)
+
+    def log_prob_and_slopes(self, raw, scale_floor, y):
+        # In float64, as `log_prob`: where df is large, its slope is a small difference of digamma functions.
+        raw, floor = raw.double(), torch.as_tensor(scale_floor, dtype=torch.float64)
+        scale, growth = positive_and_growth(raw[..., 1], floor)
+        above_floor = raw[..., 2].clamp(_SMALLEST_RAW_DF, _LARGEST_RAW_DF).exp()
+        df = self.df_floor + above_floor
+        log_prob = self.log_prob(self.from_parameters(df, raw[..., 0], scale), y)
+        z = ((y - raw[..., 0]) / scale).clamp(-_LARGEST_W, _LARGEST_W)
+        square = z.square()
+        closeness = (df + 1) / (df + square)
+        of_df = torch.digamma(0.5 * (df + 1)) - torch.digamma(0.5 * df) - torch.log1p(square / df)
+        of_df = 0.5 * above_floor * (of_df + (closeness * square - 1) / df)
+        is_held = (raw[..., 2] < _SMALLEST_RAW_DF) | (raw[..., 2] > _LARGEST_RAW_DF)
+        slopes = [closeness * z / scale, growth / scale * (closeness * square - 1), of_df.masked_fill_(is_held, 0)]
+        return log_prob.to(y.dtype), torch.stack(slopes).movedim(0, -1).to(y.dtype)
 
     def fit(self, y, weights) -> StudentT:
         """ECM (Liu and Rubin 1995): loc and scale by weights that shrink with distance, df by its score's sign."""
