@@ -1,5 +1,7 @@
 """Presets of `MDNRegressor`: what they stand for, and that the rest works with each."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,10 +71,11 @@ def test_features_of_two_values_get_no_waves():
 
 def test_few_rows_take_more_epochs():
     balanced = PRESETS["balanced"][0]
-    assert balanced.epochs(8) == (2_000, 250)
-    assert balanced.epochs(100) == (200, 20)
-    assert balanced.epochs(10_000) == (20, 10)
-    assert PRESETS["plain"][0].epochs(8) == (300, 30)
+    assert balanced.epochs(8) == (2_000, 250, 600)
+    assert balanced.epochs(100) == (200, 20, 60)
+    assert balanced.epochs(10_000) == (20, 10, 6)
+    assert PRESETS["plain"][0].epochs(8) == (300, 30, 0)
+    assert replace(balanced, max_epochs=50).epochs(8) == (50, 250, 0)
 
 
 def test_networks_that_are_pooled_hold_out_each_row_at_most_once(monkeypatch):

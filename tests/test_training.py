@@ -339,6 +339,17 @@ def test_small_networks_are_trained_on_one_thread_and_the_callers_number_comes_b
         torch.set_num_threads(before)
 
 
+def test_the_rate_falls_towards_the_end(monkeypatch):
+    rates = []
+    step = AdamW.step
+    monkeypatch.setattr(AdamW, "step", lambda self, g, rate, norms: rates.append(rate[0]) or step(self, g, rate, norms))
+    network, rows = make_network(), make_rows()
+    learner = Learner(network, torch.arange(len(rows)), None, torch.Generator().manual_seed(0))
+    settings = {**SETTINGS, "max_epochs": 5, "patience": 5, "batch_size": len(rows)}
+    train([learner], rows, **settings, n_annealed=3)
+    np.testing.assert_allclose(np.array(rates) / rates[0], [1, 1, 3 / 4, 2 / 4, 1 / 4])
+
+
 def test_units_are_factors_on_steps():
     plain, slow = make_network(), make_network()
     rows, bias = make_rows(), slow.head.linear.bias
@@ -597,7 +608,7 @@ def test_noise_is_drawn_by_each_learner_and_only_where_it_is_asked_for():
 
 def test_censored_atomic_and_bounded_targets_get_no_noise_in_y(monkeypatch):
     seen = []
-    monkeypatch.setattr("mixtura.estimator.train", lambda *_, **k: seen.append((k["x_noise"], k["y_noise"])) or 1 / 0)
+    monkeypatch.setattr("mixtura.task.train", lambda *_, **k: seen.append((k["x_noise"], k["y_noise"])) or 1 / 0)
     x = np.linspace(0, 1, 50)[:, None]
     y = np.where(x[:, 0] < 0.3, 0, x[:, 0])
     for settings in ({}, {"atoms": [0.0]}, {"noise": 0.3}, {"noise": 0}):

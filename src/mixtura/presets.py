@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 _FEWEST_EPOCHS_OF_PATIENCE, _MOST_EPOCHS_OF_PATIENCE, _MOST_EPOCHS = 10, 300, 2_000
-_MANY_ROWS = 5_000
+_MANY_ROWS, _ANNEALED = 5_000, 0.3
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,15 @@ class Preset:
     revive: bool = True
     verbose: bool = False
 
-    def epochs(self, n_steps: int) -> tuple[int, int]:
-        """The most epochs, and after how many without gain training ends, where an epoch has so many steps."""
+    def epochs(self, n_steps: int) -> tuple[int, int, int]:
+        """Where an epoch has so many steps: the most epochs, after how many without gain training ends, and over how
+        many of the last the rate falls to 0 (none where the number of epochs was given, and more may follow)."""
         patience = math.ceil(self.patience_steps / n_steps)
         patience = self.patience or min(max(patience, _FEWEST_EPOCHS_OF_PATIENCE), _MOST_EPOCHS_OF_PATIENCE)
-        return self.max_epochs or min(max(math.ceil(self.max_steps / n_steps), 2 * patience), _MOST_EPOCHS), patience
+        if self.max_epochs is not None:
+            return self.max_epochs, patience, 0
+        most = min(max(math.ceil(self.max_steps / n_steps), 2 * patience), _MOST_EPOCHS)
+        return most, patience, round(_ANNEALED * most)
 
     def noise_for(self, n_rows: int) -> float:
         """Of so many rows to learn from, as a fraction of the standard deviations of features and target."""

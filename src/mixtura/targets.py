@@ -230,7 +230,7 @@ def check_support(family: AnyFamily, target: Target, atoms: NDArray[np.float64])
             name = f" {names[i]!r}" if names else ""
             got = f"{int(is_outside.sum())} of {len(column)} values of target{name} outside of {part!r}"
             between = f"{'whole ' if part.is_discrete else ''}numbers between {low.item():g} and {high.item():g}"
-            fix = "choose another family, other bounds, or declare a repeated value at the end an atom"
+            fix = 'give family="normal" in fit, which takes any number, other bounds, or an atom for a value at the end'
             raise MixturaError("E-target-support", got, between, fix)
 
 

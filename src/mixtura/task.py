@@ -238,7 +238,7 @@ class Task:
         is_affine = all(part.closed_under == "affine" for part in scalar_families(self.frame.family, 1))
         may_move = is_affine and self.rows.upper is None and not len(self.frame.atoms)
         noise = recipe.noise_for(n_learn)
-        max_epochs, patience = recipe.epochs(math.ceil(n_learn / recipe.batch_size))
+        max_epochs, patience, n_annealed = recipe.epochs(math.ceil(n_learn / recipe.batch_size))
         console = Console(stderr=True)
         hidden = not (recipe.verbose and (console.is_terminal or console.is_jupyter))
         with Progress(console=console, transient=True, disable=hidden) as bar:
@@ -257,6 +257,7 @@ class Task:
                 learning_rate=float(recipe.learning_rate),
                 weight_decay=float(recipe.weight_decay),
                 patience=patience,
+                n_annealed=n_annealed,
                 revives=bool(recipe.revive),
                 x_noise=noise,
                 y_noise=noise if may_move else 0.0,

@@ -97,6 +97,7 @@ def train(
     learning_rate: float,
     weight_decay: float,
     patience: int,
+    n_annealed: int = 0,
     revives: bool = True,
     x_noise: float = 0.0,
     y_noise: float = 0.0,
@@ -123,6 +124,8 @@ def train(
         Which the learners' indices are of.
     patience
         Epochs without a better held-out NLL before the end; the rate falls to a third at half of it.
+    n_annealed
+        Over how many of the last of `max_epochs` the rate falls towards 0, if training lasts that long.
     revives
         Whether dead components are started anew every few epochs.
     x_noise, y_noise
@@ -169,7 +172,8 @@ def train(
         torch.set_num_threads(1)
     try:
         for epoch in range(first_epoch, 0 if is_over else max_epochs):
-            train_nlls = _learn(stack, optimizer, running, rows, batch_size, epoch, x_noise, y_noise)
+            share = min(1.0, (max_epochs - epoch) / (n_annealed + 1))
+            train_nlls = _learn(stack, optimizer, running, rows, batch_size, epoch, share, x_noise, y_noise)
             with optimizer.averaged():
                 nlls = zip(train_nlls, _judge(stack, running, rows), strict=True)
                 diverged = [one.conclude(epoch, *nll, patience) for one, nll in zip(running, nlls, strict=True)]
@@ -230,10 +234,11 @@ def _learn(
     rows: Rows,
     batch_size: int,
     epoch: int,
+    share: float,
     x_noise: float,
     y_noise: float,
 ) -> list[float]:
-    """One pass over the rows; returns the mean NLL over its steps, of each learner."""
+    """One pass over the rows, at a share of the learners' rates; returns the mean NLL over its steps, of each learner."""
     stack.train()
     orders = [one.learn[torch.randperm(len(one.learn), generator=one.generator)] for one in learners]
     batches = deque((*batch, True) for batch in _batches(orders, rows, batch_size))
@@ -247,7 +252,7 @@ def _learn(
             some = _noisy(some, learners, n_rows.tolist(), x_noise, y_noise)
         loss, gradient = stack.loss_and_gradient(some)
         norms = (torch.linalg.vector_norm(gradient, dim=1) + 0 * loss).tolist()  # NaN, 0 / 0, where there are no rows
-        moves = optimizer.step(gradient, [learner.rate * learner.trust for learner in learners], norms)
+        moves = optimizer.step(gradient, [share * learner.rate * learner.trust for learner in learners], norms)
         for e, (learner, its_loss) in enumerate(zip(learners, loss.tolist(), strict=True)):
             if moves[e]:
                 total[e], n_taken[e] = total[e] + its_loss, n_taken[e] + 1
