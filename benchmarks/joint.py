@@ -4,8 +4,8 @@ python benchmarks/joint.py [--sarcos sarcos_inv_test.npz] [--preset plain] [--sp
 
 Taxi: where a trip ends (two coordinates) given where and when it starts and how many travel. SARCOS: the seven torques
 of a robot's arm given 7 positions, velocities and accelerations, where the file of the test rows of Rasmussen and
-Williams (2006) is at hand; its rows follow time, and are split in blocks. Two moons and SLCP: parameters given what
-they led to, as Lueckmann et al. (2021, Benchmarking simulation-based inference, T.8 and T.3) describe them.
+Williams (2006) is at hand; its rows follow time, and are split in blocks. The tasks of `inverse.py`: parameters given
+what a simulator made of them.
 
 The same rows for all ways, targets in units of their standard deviation. The NLL of the product is the sum of those of
 D scalar models; energy scores are from draws, those of the product being independent draws of the margins.
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from inverse import TASKS
 from numpy.typing import NDArray
 
 from mixtura import MDNRegressor
@@ -62,36 +63,17 @@ def sarcos(path: Path, seed: int) -> tuple[Rows, Rows]:
     return (x[~is_judge], y[~is_judge]), (x[is_judge], y[is_judge])
 
 
-def simulated(draw: Callable[[int, np.random.Generator], Rows], seed: int) -> tuple[Rows, Rows]:
-    """Fresh rows of both kinds."""
-    rng = np.random.default_rng(seed)
-    return draw(N_TRAIN, rng), draw(N_TEST, rng)
+def simulated(name: str, seed: int) -> tuple[Rows, Rows]:
+    """Parameters to be told from what a simulator makes of them; by logarithms, where all are positive."""
+    task, rng = TASKS[name], np.random.default_rng(seed)
+    theta = task.draw(N_TRAIN + N_TEST, rng)
+    x = task.simulate(theta, rng)
+    if (theta > 0).all() and (x > 0).all():
+        x, theta = np.log(x), np.log(theta)
+    return (x[:N_TRAIN], theta[:N_TRAIN]), (x[N_TRAIN:], theta[N_TRAIN:])
 
 
-def two_moons(n: int, rng: np.random.Generator) -> Rows:
-    """Given x, two parameters lie on one of two thin crescents."""
-    theta = rng.uniform(-1, 1, (n, 2))
-    angle, radius = rng.uniform(-np.pi / 2, np.pi / 2, n), rng.normal(0.1, 0.01, n)
-    total, difference = theta.sum(1), theta[:, 1] - theta[:, 0]
-    moved = np.stack([-np.abs(total), difference], 1) / np.sqrt(2)
-    return np.stack([radius * np.cos(angle) + 0.25, radius * np.sin(angle)], 1) + moved, theta
-
-
-def slcp(n: int, rng: np.random.Generator) -> Rows:
-    """Five parameters, of mean and covariance, given four draws of two numbers: the signs of both scales are lost."""
-    theta = rng.uniform(-3, 3, (n, 5))
-    first, second, correlation = theta[:, 2] ** 2, theta[:, 3] ** 2, np.tanh(theta[:, 4])
-    z = rng.normal(size=(n, 4, 2))
-    other = correlation[:, None] * z[..., 0] + np.sqrt(1 - correlation**2)[:, None] * z[..., 1]
-    x = theta[:, None, :2] + np.stack([first[:, None] * z[..., 0], second[:, None] * other], -1)
-    return x.reshape(n, 8), theta
-
-
-PROBLEMS = {
-    "taxi": Problem(taxi),
-    "two moons": Problem(partial(simulated, two_moons)),
-    "SLCP": Problem(partial(simulated, slcp)),
-}
+PROBLEMS = {"taxi": Problem(taxi), **{name: Problem(partial(simulated, name)) for name in TASKS}}
 
 
 # Ways: log density of each test row, and draws of each ------------------------------------------------------------

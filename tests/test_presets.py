@@ -36,8 +36,8 @@ def test_a_setting_counts_more_than_the_preset():
     model = MDNRegressor(2, preset="best", n_restarts=2, **SMALL).fit(X, Y)
     assert len(model.networks_) == 2
     assert model.fit_report_.n_epochs == 4
-    assert MDNRegressor()._recipe(4_999) == PRESETS["balanced"][0]
-    assert MDNRegressor()._recipe(5_000) == PRESETS["balanced"][1]
+    for n_rows, tier in ((2, 0), (999, 0), (1_000, 1), (4_999, 1), (5_000, 2), (10**7, 2)):
+        assert MDNRegressor()._recipe(n_rows) == PRESETS["balanced"][tier]
 
 
 def test_networks_that_are_pooled_hold_out_other_rows():

@@ -66,9 +66,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     preset
         How much work a fit is worth. ``"plain"``: one small network; the answer has `n_components` components, which
         can be read. ``"fast"``: eight members that share their layers (a `BatchEnsemble`), with waves of each number;
-        the answer is the pool of their mixtures. ``"balanced"``: below 5,000 rows the pool of four of these, each with
-        other rows held out, from there on a wider one; trained for longer. ``"best"``: eight of the former, or four of
-        the latter.
+        the answer is the pool of their mixtures. ``"balanced"``: the pool of four of these, each with other rows held
+        out (from 5,000 rows on two wider ones), trained for longer. ``"best"``: twice as many. From 1,000 rows on there
+        are four hidden layers in place of two, but for ``"plain"``.
     family
         Law of a component; ``"auto"`` takes the normal, unless the target is positive and skewed, or heavy-tailed, and
         the lognormal or the student_t is surely better on held-out rows in small networks (from 100 rows on, if any

@@ -1,11 +1,12 @@
 """What `MDNRegressor` does unless told otherwise: how much work a fit is worth."""
 
 import math
+from bisect import bisect
 from dataclasses import dataclass, replace
 from typing import Any
 
 _FEWEST_EPOCHS_OF_PATIENCE, _MOST_EPOCHS_OF_PATIENCE, _MOST_EPOCHS = 10, 300, 2_000
-_MANY_ROWS, _ANNEALED = 5_000, 0.3
+_ANNEALED = 0.3
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,21 @@ TRIAL: dict[str, Any] = {
     "verbose": False,
 }
 """What is other in small networks that show which family suits a target, and in which form features do."""
+_FAST = Preset()
+_FAST_DEEP = replace(_FAST, hidden_layer_sizes=(64, 64, 64, 64))
 _LONG = Preset(n_restarts=4, max_steps=20_000, patience_steps=2_000)
-_WIDE = replace(_LONG, hidden_layer_sizes=(128, 128))
+_LONG_DEEP = replace(_LONG, hidden_layer_sizes=(64, 64, 64, 64))
+_WIDE_DEEP = replace(_LONG, hidden_layer_sizes=(128, 128, 128, 128), n_restarts=2, batch_size=256)
+FEWEST_ROWS = (0, 1_000, 5_000)
 PRESETS = {
-    "plain": (_PLAIN, replace(_PLAIN, batch_size=256)),
-    "fast": (Preset(), Preset(batch_size=256)),
-    "balanced": (_LONG, replace(_WIDE, n_restarts=1, batch_size=256)),
-    "best": (replace(_LONG, n_restarts=8), replace(_WIDE, batch_size=256)),
+    "plain": (_PLAIN, _PLAIN, replace(_PLAIN, batch_size=256)),
+    "fast": (_FAST, _FAST_DEEP, replace(_FAST_DEEP, batch_size=256)),
+    "balanced": (_LONG, _LONG_DEEP, _WIDE_DEEP),
+    "best": tuple(replace(one, n_restarts=2 * one.n_restarts) for one in (_LONG, _LONG_DEEP, _WIDE_DEEP)),
 }
-"""Of each preset, settings below 5,000 rows, and from there on."""
+"""Of each preset, settings from so many rows on: few rows can't carry deep networks."""
 
 
 def settings_of(preset: str, n_rows: int) -> Preset:
-    """The settings of a preset for so many rows."""
-    few, many = PRESETS[preset]
-    return few if n_rows < _MANY_ROWS else many
+    """The settings of a preset for so many rows to learn from."""
+    return PRESETS[preset][bisect(FEWEST_ROWS, n_rows) - 1]
