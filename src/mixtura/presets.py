@@ -74,7 +74,7 @@ _FAST_DEEP = replace(_FAST, hidden_layer_sizes=(64, 64, 64, 64))
 _LONG = Preset(n_restarts=4, max_steps=20_000, patience_steps=2_000)
 _LONG_DEEP = replace(_LONG, hidden_layer_sizes=(64, 64, 64, 64))
 _WIDE_DEEP = replace(_LONG, hidden_layer_sizes=(128, 128, 128, 128), n_restarts=2, batch_size=256)
-FEWEST_ROWS = (0, 1_000, 5_000)
+_TIERS = (0, 1_000, 5_000)
 PRESETS = {
     "plain": (_PLAIN, _PLAIN, replace(_PLAIN, batch_size=256)),
     "fast": (_FAST, _FAST_DEEP, replace(_FAST_DEEP, batch_size=256)),
@@ -86,4 +86,4 @@ PRESETS = {
 
 def settings_of(preset: str, n_rows: int) -> Preset:
     """The settings of a preset for so many rows to learn from."""
-    return PRESETS[preset][bisect(FEWEST_ROWS, n_rows) - 1]
+    return PRESETS[preset][bisect(_TIERS, n_rows) - 1]

@@ -238,7 +238,7 @@ def _learn(
     x_noise: float,
     y_noise: float,
 ) -> list[float]:
-    """One pass over the rows, at a share of the learners' rates; returns the mean NLL over its steps, of each learner."""
+    """One pass over the rows, at a share of the rates; returns the mean NLL over its steps, of each learner."""
     stack.train()
     orders = [one.learn[torch.randperm(len(one.learn), generator=one.generator)] for one in learners]
     batches = deque((*batch, True) for batch in _batches(orders, rows, batch_size))
