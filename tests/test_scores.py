@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 import scoringrules as sr
 import torch
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import MultivariateNormal, Normal, StudentT
 
 from mixtura import (
     MixturaError,
@@ -63,6 +63,15 @@ def test_crps_agrees_with_samples(generator):
     x, other = mixture.sample((400_000,), generator), mixture.sample((400_000,), generator)
     estimate = (x - y).abs().mean(0) - 0.5 * (x - other).abs().mean(0)
     assert crps(mixture, y).item() == pytest.approx(estimate.mean().item(), abs=0.01)
+
+
+def test_crps_of_many_components_is_that_of_the_few_they_stand_for(generator):
+    """Of forty, not every quantile is a point of the quadrature; five take all of theirs."""
+    draw = [torch.randn(3, 5, dtype=torch.float64, generator=generator) for _ in range(4)]
+    few = Mixture(draw[0], StudentT(2 + draw[1].exp(), 3 * draw[2], draw[3].exp()))
+    many = Mixture.pool([few] * 8)
+    y = torch.tensor([-20.0, 0.0, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(crps(many, y, reduction="none"), crps(few, y, reduction="none"), rtol=1e-8, atol=0)
 
 
 def test_crps_is_affine_equivariant_and_differentiable():
