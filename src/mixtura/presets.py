@@ -73,9 +73,7 @@ _FAST = Preset()
 _FAST_DEEP = replace(_FAST, hidden_layer_sizes=(64, 64, 64, 64))
 _LONG = Preset(n_restarts=4, max_steps=20_000, patience_steps=2_000)
 _LONG_DEEP = replace(_LONG, hidden_layer_sizes=(64, 64, 64, 64))
-_WIDE_DEEP = replace(
-    _LONG_DEEP, hidden_layer_sizes=(128, 128, 128, 128), n_restarts=2, batch_size=256, max_steps=10_000
-)
+_WIDE_DEEP = replace(_LONG, hidden_layer_sizes=(128, 128, 128, 128), n_restarts=2, batch_size=256)
 _TIERS = (0, 1_000, 5_000)
 PRESETS = {
     "plain": (_PLAIN, _PLAIN, replace(_PLAIN, batch_size=256)),
