@@ -285,18 +285,23 @@ class Summary:
     """Results as tables: one row for each method, one column for each set."""
 
     def __init__(self, results: dict[Key, dict[str, Any]], sets: list[str], splits: dict[str, list[int]], against: str):
-        self.results, self.splits, self.against = results, splits, against
+        self.results, self.against = results, against
         self.sets = [name for name in sets if any(key[0] == name and key[1] in splits[name] for key in results)]
-        self.methods = [method for method in METHODS if any(key[2] == method for key in results)]
+        self.methods = [method for method in METHODS if any(key[0] in sets and key[2] == method for key in results)]
+        # Of a set, the splits that all have run who have run any: means of other splits would not compare.
+        self.splits = {}
+        for name in self.sets:
+            present = [{k[1] for k in results if k[0] == name and k[2] == method} for method in self.methods]
+            self.splits[name] = sorted(set(splits[name]).intersection(*filter(None, present)))
 
     def values(self, name: str, method: str, of: Callable[[dict[str, Any]], float]) -> dict[int, float]:
         """By split, where it did not fail."""
-        found = ((split, self.results.get((name, split, method))) for split in self.splits[name])
+        found = ((split, self.results.get((name, split, method))) for split in self.splits.get(name, []))
         return {split: of(result) for split, result in found if result is not None and "failed" not in result}
 
     def failures(self, name: str, method: str) -> list[str]:
         """Why, for each split that failed."""
-        found = (self.results.get((name, split, method), {}) for split in self.splits[name])
+        found = (self.results.get((name, split, method), {}) for split in self.splits.get(name, []))
         return [result["failed"] for result in found if "failed" in result]
 
     def rows(self, of: Callable[[dict[str, Any]], float], sets: list[str], best: bool = True) -> Iterator[str]:
@@ -304,19 +309,15 @@ class Summary:
         yield f"| | {' | '.join(sets)} |{' mean rank |' if best else ''}"
         yield f"|---|{'---:|' * (len(sets) + best)}"
         every = {(name, method): self.values(name, method, of) for name in sets for method in self.methods}
-        # Who failed on a split is last: no method gains by failing where it is hard.
-        means = np.array(
-            [
-                [
-                    np.mean([*every[name, method].values()])
-                    if every[name, method] and not self.failures(name, method)
-                    else np.inf
-                    for name in sets
-                ]
-                for method in self.methods
-            ]
-        )
-        ranks = rankdata(means, axis=0).mean(1)
+        # Who failed on a split is last: no method gains by failing where it is hard. Who has not run has no rank.
+        means = np.full((len(self.methods), len(sets)), np.nan)
+        for row, method in enumerate(self.methods):
+            for column, name in enumerate(sets):
+                if self.failures(name, method):
+                    means[row, column] = np.inf
+                elif every[name, method]:
+                    means[row, column] = np.mean([*every[name, method].values()])
+        ranks = np.nanmean(rankdata(means, axis=0, nan_policy="omit"), axis=1)
         for row, method in enumerate(self.methods):
             cells = []
             for column, name in enumerate(sets):
@@ -324,7 +325,7 @@ class Summary:
                 cell = mean_and_error(np.array([*found.values()])) if found else ("failed" if n_failed else "")
                 if found and n_failed:
                     cell += f" ({n_failed} failed)"
-                is_best = best and np.isfinite(means[row, column]) and means[row, column] == means[:, column].min()
+                is_best = best and np.isfinite(means[row, column]) and means[row, column] == np.nanmin(means[:, column])
                 cells.append(f"**{cell}**" if is_best else cell)
             rank = f" {ranks[row]:.1f} |" if best else ""
             yield f"| {TITLES[method]} | {' | '.join(cells)} |{rank}"
@@ -348,6 +349,8 @@ class Summary:
         continuous = [name for name in self.sets if name not in GRIDDED]
         ours = TITLES[self.against]
         has_ours = any(self.values(name, self.against, lambda result: result["nll"]) for name in self.sets)
+        compared = ", ".join(f"{name} {len(self.splits[name])}" for name in self.sets)
+        yield f"Splits that all methods have run: {compared}."
         yield from ("", "NLL, nats per unit of y (mean over splits ± its standard error; lower is better):", "")
         yield from self.rows(lambda result: result["nll"], continuous)
         if has_ours:
