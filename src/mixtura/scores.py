@@ -126,7 +126,7 @@ def crps(
     It is the integral of the squared difference between the cdf and the step at y, and the absolute error of a forecast
     without spread. In closed form, pair by pair of components, for normal, Laplace, asymmetric Laplace and log-normal
     mixtures, atoms included, and by summation for counts; of other families by quadrature, with a relative error below
-    1e-8 (1e-7 of a hundred components, 1e-5 with tails as heavy as those of a student_t with 1.05 degrees of freedom).
+    1e-8 (1e-6 of a hundred components, 1e-5 with tails as heavy as those of a student_t with 1.05 degrees of freedom).
     Of an angle it is that of the number between the two ends of its support.
 
     Parameters

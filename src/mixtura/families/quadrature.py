@@ -9,9 +9,9 @@ from torch.distributions import Distribution
 
 from .base import ScalarFamily
 
-_MOST_POINTS = 192
-"""Quantiles between which is integrated: all those of seven components. Of more, evenly chosen ones serve all: the work
-would otherwise grow with the square of the number of components."""
+_MANY_POINTS, _ENOUGH_POINTS = 192, 96
+"""Quantiles between which is integrated: all those of seven components. Of more components, fewer and evenly chosen
+ones serve all: the work would otherwise grow with the square of their number."""
 _TAILS = (1e-32, 1e-26, 1e-20, 1e-15, 1e-11, 1e-8, 1e-6, 1e-4, 1e-3, 0.01, 0.05, 0.15, 0.3)
 
 
@@ -39,8 +39,10 @@ def quadrature(
     middle = family.icdf(components, 0.5 * torch.ones_like(tails[:1]))
     points = torch.cat([family.icdf(components, tails), middle, family.isf(components, tails)]).movedim(0, -1)
     points = points.flatten(-2).sort(-1).values
-    some = torch.linspace(0, points.shape[-1] - 1, min(points.shape[-1], _MOST_POINTS), device=points.device)
-    points = torch.cat([points[..., some.round().long()], family.kinks(components).flatten(-2)], -1)
+    n_points = points.shape[-1]
+    if n_points > _MANY_POINTS:
+        points = points[..., torch.linspace(0, n_points - 1, _ENOUGH_POINTS, device=points.device).round().long()]
+    points = torch.cat([points, family.kinks(components).flatten(-2)], -1)
     if breaks is not None:
         points = torch.cat([points, breaks.expand(*points.shape[:-1], breaks.shape[-1])], -1)
     points = points.clamp(torch.finfo(points.dtype).min / 4, torch.finfo(points.dtype).max / 4).sort(-1).values
