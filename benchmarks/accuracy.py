@@ -289,14 +289,17 @@ class Summary:
         self.sets = [name for name in sets if any(key[0] == name and key[1] in splits[name] for key in results)]
         self.methods = [method for method in METHODS if any(key[0] in sets and key[2] == method for key in results)]
         # Of a set, the splits that all have run who have run any: means of other splits would not compare.
-        self.splits = {}
+        self.asked, self.splits = splits, {}
         for name in self.sets:
             present = [{k[1] for k in results if k[0] == name and k[2] == method} for method in self.methods]
             self.splits[name] = sorted(set(splits[name]).intersection(*filter(None, present)))
 
-    def values(self, name: str, method: str, of: Callable[[dict[str, Any]], float]) -> dict[int, float]:
+    def values(
+        self, name: str, method: str, of: Callable[[dict[str, Any]], float], splits: list[int] | None = None
+    ) -> dict[int, float]:
         """By split, where it did not fail."""
-        found = ((split, self.results.get((name, split, method))) for split in self.splits.get(name, []))
+        splits = self.splits.get(name, []) if splits is None else splits
+        found = ((split, self.results.get((name, split, method))) for split in splits)
         return {split: of(result) for split, result in found if result is not None and "failed" not in result}
 
     def failures(self, name: str, method: str) -> list[str]:
@@ -339,7 +342,7 @@ class Summary:
                 continue
             cells = []
             for name in sets:
-                theirs, ours = self.values(name, method, of), self.values(name, self.against, of)
+                theirs, ours = (self.values(name, one, of, self.asked[name]) for one in (method, self.against))
                 both = [split for split in theirs if split in ours]
                 cells.append(mean_and_error(np.array([theirs[split] - ours[split] for split in both])) if both else "")
             yield f"| {TITLES[method]} | {' | '.join(cells)} |"
@@ -354,13 +357,13 @@ class Summary:
         yield from ("", "NLL, nats per unit of y (mean over splits ± its standard error; lower is better):", "")
         yield from self.rows(lambda result: result["nll"], continuous)
         if has_ours:
-            yield from ("", f"NLL above that of {ours}, split by split:", "")
+            yield from ("", f"NLL above that of {ours}, split by split, over all splits that both have run:", "")
             yield from self.differences(lambda result: result["nll"], continuous)
         yield from ("", "CRPS, in units of y (lower is better):", "")
         yield from self.rows(lambda result: result["crps"], self.sets)
         if has_ours:
             yield from ("", f"CRPS above that of {ours}, in percent of it, split by split:", "")
-            yield from Summary(self._relative("crps"), self.sets, self.splits, self.against).differences(
+            yield from Summary(self._relative("crps"), self.sets, self.asked, self.against).differences(
                 lambda result: result["crps"], self.sets
             )
         yield from ("", "RMSE of the mean, in units of y (lower is better):", "")
