@@ -74,6 +74,16 @@ def test_crps_of_many_components_is_that_of_the_few_they_stand_for(generator):
     torch.testing.assert_close(crps(many, y, reduction="none"), crps(few, y, reduction="none"), rtol=1e-8, atol=0)
 
 
+def test_crps_of_a_narrow_component_among_many_without_weight():
+    loc, scale = torch.zeros(1, 161, dtype=torch.float64), torch.ones(1, 161, dtype=torch.float64)
+    loc[:, 1:], scale[:, 0] = torch.linspace(-9, 9, 160, dtype=torch.float64), 1e-3
+    logits = torch.full_like(loc, -30.0)
+    logits[:, 0] = 0
+    y = torch.tensor([2e-4], dtype=torch.float64)
+    many, one = (Mixture(logits[:, :k], StudentT(4.0 * scale[:, :k] ** 0, loc[:, :k], scale[:, :k])) for k in (161, 1))
+    torch.testing.assert_close(crps(many, y), crps(one, y), rtol=1e-6, atol=0)
+
+
 def test_crps_is_affine_equivariant_and_differentiable():
     mixture, y = make()
     assert crps(mixture.affine(5.0, -3.0), 5 - 3 * y).item() == pytest.approx(3 * crps(mixture, y).item())

@@ -68,7 +68,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         can be read. ``"fast"``: eight members that share their layers (a `BatchEnsemble`), with waves of each number;
         the answer is the pool of their mixtures. ``"balanced"``: the pool of four of these, each with other rows held
         out (from 5,000 rows on two wider ones), trained for longer. ``"best"``: twice as many. From 1,000 rows on there
-        are four hidden layers in place of two, but for ``"plain"``.
+        are four hidden layers in place of two, but for ``"plain"``. Rows that are held out do not count.
     family
         Law of a component; ``"auto"`` takes the normal, unless the target is positive and skewed, or heavy-tailed, and
         the lognormal or the student_t is surely better on held-out rows in small networks (from 100 rows on, if any
@@ -239,7 +239,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             A folder in which the state of training is kept, so that no crash loses more than the last moments.
         resume
             Whether to go on from the checkpoint that is there, if there is one. The same data, settings and integer
-            `random_state` lead to the same model, bit for bit, as if nothing had happened; `max_epochs` may be larger.
+            `random_state` lead to the same model, bit for bit, as if nothing had happened; `max_epochs`, if given,
+            may be larger.
 
         Raises
         ------

@@ -126,7 +126,8 @@ def crps(
     It is the integral of the squared difference between the cdf and the step at y, and the absolute error of a forecast
     without spread. In closed form, pair by pair of components, for normal, Laplace, asymmetric Laplace and log-normal
     mixtures, atoms included, and by summation for counts; of other families by quadrature, with a relative error below
-    1e-8 (1e-6 of a hundred components, 1e-5 with tails as heavy as those of a student_t with 1.05 degrees of freedom).
+    1e-8 (1e-5 with tails as heavy as those of a student_t with 1.05 degrees of freedom; of more than seven components
+    from fewer points, 1e-7 as a rule, 1e-4 where a hundred sharp ones stand apart).
     Of an angle it is that of the number between the two ends of its support.
 
     Parameters
@@ -193,7 +194,9 @@ def _crps_by_quadrature(family: ScalarFamily, mixture: Mixture, y: Tensor) -> Te
     breaks = y.detach().unsqueeze(-1)
     if mixture.atoms is not None:
         breaks = torch.cat([breaks, mixture.atoms], -1)
-    nodes, weights = quadrature(family, mixture.components, breaks)
+    nodes, weights = quadrature(
+        family, mixture.components, breaks, weights=mixture.weights[..., : mixture.n_components]
+    )
     part = torch.where(nodes < y.detach(), mixture.cdf(nodes), mixture.survival(nodes))
     loss = (weights * part.square()).sum(0)
     if y.requires_grad:  # d/dy is F^2 - (1 - F)^2; the nodes stay where they are

@@ -10,14 +10,18 @@ from torch.distributions import Distribution
 from .base import ScalarFamily
 
 _MANY_POINTS, _ENOUGH_POINTS = 192, 96
-"""Quantiles between which is integrated: all those of seven components. Of more components, fewer and evenly chosen
-ones serve all: the work would otherwise grow with the square of their number."""
+"""Quantiles between which is integrated: all those of seven components. Of more components, fewer may serve all, more
+of those with more weight: the work would otherwise grow with the square of their number."""
 _TAILS = (1e-32, 1e-26, 1e-20, 1e-15, 1e-11, 1e-8, 1e-6, 1e-4, 1e-3, 0.01, 0.05, 0.15, 0.3)
 
 
 @torch.no_grad()
 def quadrature(
-    family: ScalarFamily, components: Distribution, breaks: Tensor | None = None, n_nodes: int = 12
+    family: ScalarFamily,
+    components: Distribution,
+    breaks: Tensor | None = None,
+    n_nodes: int = 12,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Nodes and weights for an integral over the line of what is smooth between the quantiles of each component.
 
@@ -29,6 +33,9 @@ def quadrature(
         Points at which the integrand may jump or bend, shape (*B, m), besides the kinks of the density.
     n_nodes
         Between neighbouring points.
+    weights
+        Of the components, shape (*B, K): where components are many, fewer points serve all. That is for what grows with
+        the distance, such as the CRPS; where a density is squared, no narrow component may be passed over. Else None.
 
     Returns
     -------
@@ -38,11 +45,9 @@ def quadrature(
     tails = components.mean.new_tensor(_TAILS).reshape(-1, *[1] * (len(components.batch_shape)))
     middle = family.icdf(components, 0.5 * torch.ones_like(tails[:1]))
     points = torch.cat([family.icdf(components, tails), middle, family.isf(components, tails)]).movedim(0, -1)
-    points = points.flatten(-2).sort(-1).values
-    n_points = points.shape[-1]
-    if n_points > _MANY_POINTS:
-        points = points[..., torch.linspace(0, n_points - 1, _ENOUGH_POINTS, device=points.device).round().long()]
-    points = torch.cat([points, family.kinks(components).flatten(-2)], -1)
+    if weights is not None and points.shape[-2:].numel() > _MANY_POINTS:
+        points = _fewer(points, weights)
+    points = torch.cat([points.flatten(-2), family.kinks(components).flatten(-2)], -1)
     if breaks is not None:
         points = torch.cat([points, breaks.expand(*points.shape[:-1], breaks.shape[-1])], -1)
     points = points.clamp(torch.finfo(points.dtype).min / 4, torch.finfo(points.dtype).max / 4).sort(-1).values
@@ -56,10 +61,22 @@ def quadrature(
     end = torch.where(from_low, low, torch.where(from_high, high, left - 1))
     start, stop = ((part - end).abs().log() for part in (left, torch.where(is_curved, right, left)))
     rule = np.polynomial.legendre.leggauss(n_nodes)
-    at, weights = (torch.as_tensor(part).to(points).reshape(-1, 1, *[1] * (left.ndim - 1)) for part in rule)
-    at, weights = 0.5 + 0.5 * at, 0.5 * weights
+    at, mass = (torch.as_tensor(part).to(points).reshape(-1, 1, *[1] * (left.ndim - 1)) for part in rule)
+    at, mass = 0.5 + 0.5 * at, 0.5 * mass
     distance = (start + at * (stop - start)).exp()
     curved = torch.where(from_low, low + distance, high - distance)
     nodes = torch.where(is_curved, curved, left + at * (right - left))
-    weights = weights * torch.where(is_curved, distance * (stop - start).abs(), right - left)
-    return nodes.flatten(0, 1), weights.flatten(0, 1)
+    mass = mass * torch.where(is_curved, distance * (stop - start).abs(), right - left)
+    return nodes.flatten(0, 1), mass.flatten(0, 1)
+
+
+def _fewer(points: Tensor, weights: Tensor) -> Tensor:
+    """Of the points of K components, (*B, K, m), some for all, (*B, 1, n), sorted: each component has a share of them
+    that is half the same for all, and half its weight."""
+    equal = torch.full_like(points[..., 0], 1 / points.shape[-2])
+    share = 0.5 * (equal + weights.detach().to(points))
+    points, order = points.flatten(-2).sort(-1)
+    reached = share.repeat_interleave(len(_TAILS) * 2 + 1, -1).gather(-1, order).cumsum(-1)
+    levels = torch.linspace(0, 1, _ENOUGH_POINTS, dtype=points.dtype, device=points.device) * reached[..., -1:]
+    chosen = torch.searchsorted(reached, levels.contiguous()).clamp(max=points.shape[-1] - 1)
+    return points.gather(-1, chosen).unsqueeze(-2)
