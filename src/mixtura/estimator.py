@@ -24,20 +24,20 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+from .answers import Answers, as_random
 from .background import fit_share
 from .checkpoint import Checkpoint, fingerprint
-from .constraints import CONSTRAINTS, is_int, is_real, is_seed
+from .constraints import CONSTRAINTS, is_int
 from .errors import MixturaError, coded, warn
 from .learner import Learner
 from .mixture import Mixture
 from .modelfile import plain, restore, state_of
 from .nets import MDN
 from .presets import Preset, settings_of
-from .scores import censored_nll
 from .selection import Criterion, Selection, select
 from .storage import corrupt, read_folder, write_folder
 from .tables import has_date_dtype
-from .targets import Target, as_target
+from .targets import as_target
 from .task import Family, Frame, Sample, Task
 from .trials import decide
 
@@ -52,7 +52,7 @@ class NotFitted(MixturaError, NotFittedError):
     """A question to a model that has not been fitted; scikit-learn's own type and ours."""
 
 
-class MDNRegressor(RegressorMixin, BaseEstimator):
+class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
     """A mixture density network behind scikit-learn's interface: it learns p(y | x), not only a mean.
 
     Features and targets are standardised inside; every answer is in the user's own units. Data frames are taken as
@@ -280,7 +280,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                     outputs = network.head.linear(network.backbone(task.rows.x[task.learn])).flatten(0, -2)
                     network.head.set_units(network.head.split(outputs.median(0).values)[1])
                 learners.append(Learner(network, task.learn, task.judge, generator))
-            return self._finish(task, learners)
+            return self._finish(task, learners, self._recipe(len(task.learn)))
 
     @contextmanager
     def _whole_or_not_at_all(self) -> Iterator[None]:
@@ -312,11 +312,12 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.background_ = task.background(recipe) if recipe.has_background else None
         if checkpoint is not None:
             checkpoint.bind(self._fingerprint(task, learners))
-        return self._finish(task, learners, checkpoint)
+        return self._finish(task, learners, recipe, checkpoint)
 
-    def _finish(self, task: Task, learners: list[Learner], checkpoint: Checkpoint | None = None) -> MDNRegressor:
+    def _finish(
+        self, task: Task, learners: list[Learner], recipe: Preset, checkpoint: Checkpoint | None = None
+    ) -> MDNRegressor:
         """Train, and keep the best, or all."""
-        recipe = self._recipe(len(task.learn))
         task.train(learners, recipe, checkpoint)
         n_failed = sum(learner.failure is not None for learner in learners)
         if n_failed:
@@ -341,11 +342,12 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     def _decide(self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: tuple[Any, Any] | None) -> Task:
         """The task, with the family and the form of the features that were found best."""
         sample = self._sample(X, y, sample_weight, reset=True)
+        eval_sample = self._eval_sample(eval_set)
 
         def framed(sample: Sample, family: Family, ranks: bool) -> Frame:
             return Frame.fit(sample, self._event_size, family, self.covariance_type, self.atoms, ranks)
 
-        seed = int(_fresh(self.random_state).randint(2**31 - 1))
+        seed = int(as_random(self.random_state).randint(2**31 - 1))
         k = 5 if isinstance(self.n_components, str) else int(self.n_components)
         family, ranks, told = decide(
             sample,
@@ -358,7 +360,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         frame = framed(sample, family, ranks)
         self.encoder_, self.y_scaler_ = frame.encoder, frame.scaler
         self.family_, self.atoms_ = frame.family, frame.atoms
-        task = self._task(sample, frame, self._eval_sample(eval_set))
+        task = self._task(sample, frame, eval_sample)
         task.told[:0] = told
         warning = frame.repeats(sample) if self.atoms is None else None
         if warning is not None:
@@ -372,7 +374,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         eval_sample: Sample | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> Task:
-        random = _fresh(self.random_state if random_state is None else random_state)
+        random = as_random(self.random_state if random_state is None else random_state)
         return Task.of(sample, frame, self.scale_floor, self.validation_fraction, random, eval_sample)
 
     def _choose(self, task: Task, about: dict[str, Any]) -> None:
@@ -460,25 +462,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             with np.errstate(invalid="ignore"):  # infinities of both signs, which are refused
                 return validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
 
-    def _check_target(self, y: Any, reset: bool) -> Target:
-        """The target, (n,) or (n, D); a single column is a scalar target."""
-        target = as_target(y)
-        if reset:
-            self.target_names_, self._y_shape = target.names, target.row_shape
-        elif target.row_shape != self._y_shape:
-            shapes = [f"({', '.join(map(str, ('n', *shape)))})" for shape in (target.row_shape, self._y_shape)]
-            got, expected = f"y of shape {shapes[0]}", f"shape {shapes[1]}"
-            raise MixturaError("E-target-shape", got, expected, "give the target that fit had")
-        elif target.names and self.target_names_ and len(target.names) > 1 and target.names != self.target_names_:
-            got, expected = f"columns {target.names}", f"{self.target_names_}"
-            raise MixturaError("E-target-shape", got, expected, "give the columns of the target in the order of fit")
-        return target
-
     def _sample(self, X: Any, y: Any, sample_weight: ArrayLike | None, reset: bool) -> Sample:
         """Rows of positive weight, checked, as are the parameters."""
         self._check_parameters()
         X = self._check_features(X, reset=reset)
-        target = self._check_target(y, reset=reset)
+        target = as_target(y) if reset else self._target(y)
+        if reset:
+            self.target_names_, self._y_shape = target.names, target.row_shape
         with coded("E-input-length", "as many rows in X, y and sample_weight"):
             check_consistent_length(X, target)
         with coded("E-sample-weight", "one weight >= 0 for each row"):
@@ -497,7 +487,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             got = f"eval_set of type {type(eval_set).__name__}"
             raise MixturaError("E-eval-set", got, "a pair (X, y)", "give eval_set=(X_valid, y_valid)")
         X = self._check_features(eval_set[0], reset=False)
-        target = self._check_target(eval_set[1], reset=False)
+        target = self._target(eval_set[1])
         with coded("E-input-length", "as many rows in the X and y of eval_set"):
             check_consistent_length(X, target)
         return Sample(X, target, np.ones(len(target)))
@@ -505,11 +495,6 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     @property
     def _frame(self) -> Frame:
         return Frame(self.encoder_, self.y_scaler_, self.family_, self.atoms_, self._event_size)
-
-    @property
-    def _event_size(self) -> int | None:
-        """None for a scalar target, else D."""
-        return None if self._y_shape in ((), (1,)) else self._y_shape[0]
 
     # Answers --------------------------------------------------------------------------------------------------
 
@@ -530,66 +515,6 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         atoms = torch.as_tensor(np.tile(self.atoms_, len(networks))) if len(self.atoms_) else None
         return Mixture(predicted.logits, self.family_.settle(predicted.components), atoms, validate_args=True)
 
-    def predict(self, X: Any, return_std: bool = False) -> Any:
-        """The mean of p(y | x), shape like y; with `return_std` also the standard deviation, as a pair.
-
-        On a multi-valued target the mean may lie where no data are: see `predict_dist`.
-        """
-        mixture = self.predict_dist(X)
-        shape = (len(mixture), *self._y_shape)
-        mean = mixture.mean.numpy().reshape(shape)
-        return (mean, mixture.stddev.numpy().reshape(shape)) if return_std else mean
-
-    def predict_quantiles(self, X: Any, quantiles: ArrayLike) -> NDArray[np.float64]:
-        """Quantiles of p(y | x), shape (n, Q); of a vector target coordinate by coordinate, shape (n, D, Q).
-
-        Parameters
-        ----------
-        quantiles
-            Levels in [0, 1], shape (Q,).
-
-        Raises
-        ------
-        MixturaError
-            ``E-quantile-range`` for levels outside [0, 1].
-        """
-        mixture = self.predict_dist(X)
-        with coded("E-quantile-range", "levels in [0, 1]"):
-            levels = torch.tensor(np.array(quantiles, dtype=np.float64)).reshape(-1, 1)
-        if self._event_size is None:
-            return mixture.icdf(levels).mT.numpy()
-        margins = [mixture.marginal(dim).icdf(levels).mT for dim in range(self._event_size)]
-        return torch.stack(margins, 1).numpy()
-
-    def predict_interval(self, X: Any, coverage: float = 0.9) -> NDArray[np.float64]:
-        """The central interval with this probability, shape (n, 2): lower, upper; (n, D, 2) for a vector target.
-
-        Raises
-        ------
-        MixturaError
-            ``E-coverage-range`` unless 0 < coverage < 1.
-        """
-        if not is_real(0, 1)(coverage) or coverage == 0:
-            raise MixturaError("E-coverage-range", f"coverage={coverage!r}", "0 < coverage < 1", "0.9 means 90%")
-        return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
-
-    def score_samples(self, X: Any, y: Any = None) -> NDArray[np.float64]:
-        """Log density log p(y | x) of each row, shape (n,), in nats per unit of y; at an atom, of an interval and of a
-        count, the log probability.
-
-        Without y, at the model's own `predict(X)`: scikit-learn's checks ask for an answer from X alone.
-        """
-        mixture = self.predict_dist(X)
-        if y is None:
-            return mixture.log_prob(mixture.mean).numpy()
-        target = self._check_target(y, reset=False)
-        with coded("E-input-length", "as many rows in X and y"):
-            check_consistent_length(X, target)
-        values = torch.tensor(target.values)
-        if target.upper is not None:
-            return -censored_nll(mixture, values, torch.tensor(target.upper), reduction="none").numpy()
-        return mixture.log_prob(values).numpy()
-
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """R^2 of `predict`, as of every scikit-learn regressor; `mixtura.metrics` judges the whole density.
 
@@ -598,22 +523,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         MixturaError
             ``E-target-type`` for censored targets, of which only `score_samples` knows a score.
         """
-        if self._check_target(y, reset=False).upper is not None:
+        self._check_is_fitted()
+        if self._target(y).upper is not None:
             fix = "take the mean of score_samples(X, y)"
             raise MixturaError("E-target-type", "R^2 of intervals", "known targets", fix)
         return float(super().score(X, y, sample_weight))
-
-    def sample(
-        self, X: Any, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
-    ) -> NDArray[np.float64]:
-        """Draws from p(y | x), shape (n, n_samples), or (n, n_samples, D) for a vector target."""
-        if not is_int(1)(n_samples):
-            raise MixturaError("E-parameter", f"n_samples={n_samples!r}", "an integer >= 1", "ask for at least one")
-        if not is_seed(random_state):
-            expected = CONSTRAINTS["random_state"][1]
-            raise MixturaError("E-parameter", f"random_state={random_state!r}", expected, "give a seed")
-        generator = torch.Generator().manual_seed(int(_fresh(random_state).randint(2**31 - 1)))
-        return self.predict_dist(X).sample((n_samples,), generator).transpose(0, 1).numpy()
 
     # On disk --------------------------------------------------------------------------------------------------
 
@@ -719,8 +633,3 @@ def _in_blocks(network: MDN, x: Tensor) -> Mixture:
     atoms = [part.atoms for part in parts if part.atoms is not None]
     logits = torch.cat([part.logits for part in parts])
     return Mixture.of_parts(family, logits, components, torch.cat(atoms) if atoms else None)
-
-
-def _fresh(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
-    """A generator of our own: NumPy's global one stays untouched."""
-    return random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)

@@ -172,8 +172,8 @@ def train(
         torch.set_num_threads(1)
     try:
         for epoch in range(first_epoch, 0 if is_over else max_epochs):
-            share = min(1.0, (max_epochs - epoch) / (n_annealed + 1))
-            train_nlls = _learn(stack, optimizer, running, rows, batch_size, epoch, share, x_noise, y_noise)
+            rate_share = min(1.0, (max_epochs - epoch) / (n_annealed + 1))
+            train_nlls = _learn(stack, optimizer, running, rows, batch_size, epoch, rate_share, x_noise, y_noise)
             with optimizer.averaged():
                 nlls = zip(train_nlls, _judge(stack, running, rows), strict=True)
                 diverged = [one.conclude(epoch, *nll, patience) for one, nll in zip(running, nlls, strict=True)]
@@ -234,7 +234,7 @@ def _learn(
     rows: Rows,
     batch_size: int,
     epoch: int,
-    share: float,
+    rate_share: float,
     x_noise: float,
     y_noise: float,
 ) -> list[float]:
@@ -252,7 +252,7 @@ def _learn(
             some = _noisy(some, learners, n_rows.tolist(), x_noise, y_noise)
         loss, gradient = stack.loss_and_gradient(some)
         norms = (torch.linalg.vector_norm(gradient, dim=1) + 0 * loss).tolist()  # NaN, 0 / 0, where there are no rows
-        moves = optimizer.step(gradient, [share * learner.rate * learner.trust for learner in learners], norms)
+        moves = optimizer.step(gradient, [rate_share * learner.rate * learner.trust for learner in learners], norms)
         for e, (learner, its_loss) in enumerate(zip(learners, loss.tolist(), strict=True)):
             if moves[e]:
                 total[e], n_taken[e] = total[e] + its_loss, n_taken[e] + 1
