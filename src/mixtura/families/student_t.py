@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import scipy.special
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, StudentT
@@ -162,6 +163,9 @@ def _beta_arguments(df: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
 
 
 def _lower(df: Tensor, w: Tensor) -> Tensor:
+    if not (torch.is_grad_enabled() and (df.requires_grad or w.requires_grad)):
+        df, t = torch.broadcast_tensors(df, w * df.sqrt())
+        return torch.as_tensor(scipy.special.stdtr(df.numpy(force=True), t.numpy(force=True)), device=df.device)
     tail = torch.where(w.isinf(), 0, 0.5 * betainc(*_beta_arguments(df, w)))
     return torch.where(w < 0, tail, 1 - tail)
 
