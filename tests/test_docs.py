@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import mixtura
 from mixtura import datasets
 from mixtura.cli import app
 
@@ -58,3 +59,25 @@ def test_links_between_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+?)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists() or target.startswith("docs/images/"), f"{page.name}: {target}"
+
+
+def test_every_public_name_is_on_the_api_page():
+    page = (ROOT / "docs/api.md").read_text()
+    modules = {f"mixtura.{name}" for name in re.findall(r"^::: mixtura\.(\w+)", page, re.MULTILINE)}
+    listed = re.search(r"\bmembers: \[(.*?)\]", page.split("::: mixtura.")[0], re.DOTALL)
+    assert listed is not None
+    names = set(re.split(r",\s*", re.sub(r"inherited_members.*?\]", "", listed.group(1), flags=re.DOTALL)))
+    assert names == {name for name in mixtura.__all__ if f"mixtura.{name}" not in modules}
+
+
+def test_every_page_is_in_the_navigation():
+    config = (ROOT / "mkdocs.yml").read_text()
+    in_nav = re.findall(r"([\w-]+\.md)$", config.split("\nnav:\n")[1], re.MULTILINE)
+    assert sorted(in_nav) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+
+
+def test_every_figure_of_the_theory_is_there_small_and_shown():
+    images = {path.name: path for path in (ROOT / "docs/images").glob("theory-*.png")}
+    shown = re.findall(r"\(images/(theory-[\w-]+\.png)\)", (ROOT / "docs/theory.md").read_text())
+    assert sorted(shown) == sorted(images)
+    assert all(path.stat().st_size < 80_000 for path in images.values())

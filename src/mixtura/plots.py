@@ -235,14 +235,14 @@ def plot_selection(selection: Selection, *, ax: Axes | None = None) -> Axes:
     ax = _axes(ax)
     table = selection.table
     if selection.criterion == "bic":
-        ax.plot(table.index, table["bic"], marker="o")
+        ax.plot(table.index, table["bic"], marker="o", color=BLUE)
         ax.set_ylabel("BIC, nats per row")
     else:
-        ax.plot(table.index, table["excess"], marker="o")
+        ax.plot(table.index, table["excess"], marker="o", color=BLUE)
         within = table["standard_error"].iloc[int(table["excess"].argmin())]
-        ax.axhspan(0, within, color="grey", alpha=0.2, label="one standard error of the best")
+        ax.axhspan(0, within, color=GREY, alpha=0.3, lw=0, label="one standard error of the best")
         ax.set_ylabel("NLL above the best, nats per row")
-    ax.axvline(selection.n_components, color="grey", linestyle=":", label=f"chosen: {selection.n_components}")
+    ax.axvline(selection.n_components, color=ORANGE, linestyle=":", label=f"chosen: {selection.n_components}")
     ax.set_xticks(table.index)
     ax.set_xlabel("components")
     ax.legend()
