@@ -62,11 +62,14 @@ class TableEncoder:
         Indices of the numeric columns with heavy tails, and what turns them into normal scores, or None.
     one_hot_
         Fitted on the categories; None where there are none.
+    range_
+        The least and the largest value of each numeric column, shape (2, p1).
     """
 
     def __init__(self, ranks: bool = False):
         self._ranks = ranks
         self.heavy_, self.ranker_, self.rank_unit_ = np.empty(0, dtype=np.int64), None, np.empty(0)
+        self.range_ = np.empty((2, 0))
 
     def fit(self, table: pd.DataFrame | NDArray[np.float64], sample_weight: NDArray[np.float64]) -> "TableEncoder":
         """Learn the columns, their levels, medians, means and scales.
@@ -95,6 +98,7 @@ class TableEncoder:
         levels = [column.levels for column in self.columns_ if column.levels is not None]
         self._fit_parts(numbers, levels)
         if self.imputer_ is not None:
+            self.range_ = np.stack([np.nanmin(numbers, 0), np.nanmax(numbers, 0)])
             with np.errstate(all="ignore"):
                 imputed = self.imputer_.transform(numbers)
                 self._set_ranker(np.flatnonzero(_are_heavy_tailed(imputed[:, : numbers.shape[1]])), imputed)
@@ -211,6 +215,7 @@ class TableEncoder:
             "heavy": self.heavy_,
             "quantiles": np.empty((0, 0)) if self.ranker_ is None else self.ranker_.quantiles_,
             "rank_unit": self.rank_unit_,
+            "range": self.range_,
             "loc": np.asarray(self.scaler_.mean_),
             "scale": np.asarray(self.scaler_.scale_),
         }
@@ -249,6 +254,9 @@ class TableEncoder:
             self.scaler_ = StandardScaler().fit(np.zeros_like(self.imputer_.transform(two_rows)))
             self.scaler_.mean_, self.scaler_.scale_ = arrays["loc"], arrays["scale"]
             self.scaler_.var_ = arrays["scale"] ** 2
+            self.range_ = arrays["range"]
+            if self.range_.shape != (2, n_numbers):
+                raise ValueError("the ranges do not fit the columns")
         if two_rows.shape[1] != n_numbers or (n_numbers and arrays["loc"].shape != (self.scaler_.n_features_in_,)):
             raise ValueError("the arrays do not fit the columns")
         return self
