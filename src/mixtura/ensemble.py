@@ -15,9 +15,8 @@ from .errors import MixturaError
 from .families import ProductFamily, ScalarFamily
 from .mixture import Mixture
 
-
 _POINTS_OF_A_POOL = 200
-"""Its members overlap as a rule, and so few of their quantiles then serve: a pool of 192 components takes 15 ms a row in
+"""Its members overlap as a rule, and so few of their quantiles serve: a pool of 192 components takes 15 ms a row in
 place of 400, with the same digits. Where they do not, the error says so."""
 
 

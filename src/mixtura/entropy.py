@@ -27,9 +27,7 @@ class Estimate(NamedTuple):
     """By quadrature, the difference to a coarser rule; from draws, one standard error."""
 
 
-def entropy(
-    mixture: Mixture, n_draws: int, generator: torch.Generator | None, n_points: int | None = None
-) -> Estimate:
+def entropy(mixture: Mixture, n_draws: int, generator: torch.Generator | None, n_points: int | None = None) -> Estimate:
     """-E[log p(Y)] in nats; see `Mixture.entropy`.
 
     Parameters

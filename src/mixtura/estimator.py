@@ -28,6 +28,7 @@ from .answers import Answers, as_random
 from .background import fit_share
 from .checkpoint import Checkpoint, fingerprint
 from .constraints import CONSTRAINTS, is_int
+from .diagnosis import Diagnosis, diagnose
 from .ensemble import Decomposition, decompose
 from .errors import MixturaError, coded, warn
 from .learner import Learner
@@ -273,8 +274,9 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         if not hasattr(self, "networks_"):
             return self.fit(X, y, sample_weight)
         with self._whole_or_not_at_all():
-            task = self._task(self._sample(X, y, sample_weight, reset=False), self._frame)
-            learners = []
+            sample = self._sample(X, y, sample_weight, reset=False)
+            self.encoder_ = self.encoder_.widened(sample.X)
+            task, learners = self._task(sample, self._frame), []
             for network in self.networks_:
                 generator = torch.Generator().manual_seed(int(task.random.randint(2**31 - 1)))
                 network = copy.deepcopy(network).float()
@@ -578,6 +580,37 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
             fix = "take the mean of score_samples(X, y)"
             raise MixturaError("E-target-type", "R^2 of intervals", "known targets", fix)
         return float(super().score(X, y, sample_weight))
+
+    def diagnose(self, X: Any = None, y: Any = None) -> Diagnosis:
+        """How the model fares, in sentences, each with what to change; docs/doctor.md says how each is measured.
+
+        Parameters
+        ----------
+        X, y
+            Rows with a known target, better those that `fit` did not see; without them only what the report of
+            training knows. Of more than 5,000 rows, so many at random are looked at.
+
+        Returns
+        -------
+        Diagnosis
+            Print it; `.findings`, `.table` and `.regions` hold the same, `.warnings` what asks for a change.
+
+        Raises
+        ------
+        MixturaError
+            As `score_samples` does; ``E-too-few-rows`` for a single row.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> X = np.random.default_rng(0).uniform(size=(300, 1))
+        >>> y = X[:, 0].round(1)
+        >>> model = MDNRegressor(2, preset="plain", scale_floor=1e-3, max_epochs=100, random_state=0).fit(X, y)
+        >>> model.diagnose(X, y)["D-scale-floor"].severity
+        'warning'
+        """
+        self._check_is_fitted()
+        return diagnose(self, None if X is None and y is None else self._sample(X, y, None, reset=False))
 
     # On disk --------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """From a table, as users have them, to the standardised numbers that a network takes."""
 
+import copy
 import math
 import re
 from collections.abc import Hashable, Sequence
@@ -179,21 +180,64 @@ class TableEncoder:
         )
 
     def _warn_unseen(self, labels: NDArray[Any]) -> None:
-        categories = [column for column in self.columns_ if column.is_category]
-        for column, values in zip(categories, labels.T, strict=True):
-            if column.has_rare_levels:
-                continue  # some levels of fit have no code either
-            unseen = ~np.isin(values.astype(str), np.array(column.levels, dtype=str))
-            if unseen.any():
-                names = _quote(sorted(set(values[unseen])))
+        unseen = self._unseen(labels)
+        for column, values, is_unseen in zip(self._categories, labels.T, unseen.T, strict=True):
+            if is_unseen.any():
+                names = _quote(sorted(set(values[is_unseen])))
                 warn(
                     MixturaWarning(
                         "W-category-unseen",
-                        f"{names} in column {column.name!r} ({unseen.sum()} rows), never seen in fit",
+                        f"{names} in column {column.name!r} ({is_unseen.sum()} rows), never seen in fit",
                         f"levels such as {_quote(column.levels or ())}",
                         "correct them or fit again; these rows are predicted as of an unknown level",
                     )
                 )
+
+    @property
+    def _categories(self) -> list[Column]:
+        return [column for column in self.columns_ if column.is_category]
+
+    def _unseen(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which labels were not there in `fit`; none of a column of which some levels of fit have no code either."""
+        found = np.zeros(labels.shape, dtype=bool)
+        for i, column in enumerate(self._categories):
+            if not column.has_rare_levels:
+                found[:, i] = ~np.isin(labels[:, i].astype(str), np.array(column.levels, dtype=str))
+        return found
+
+    def numbers(self, table: pd.DataFrame | NDArray[np.float64]) -> pd.DataFrame:
+        """The numeric columns, (n, p1), NaN where a value is missing, under their names or positions."""
+        numbers, _ = self._split(table)
+        return pd.DataFrame(numbers, columns=[self._name(i) for i in range(numbers.shape[1])])
+
+    def widened(self, table: pd.DataFrame | NDArray[np.float64]) -> "TableEncoder":
+        """A copy whose `range_` holds the numbers of this table, too."""
+        wider, (numbers, _) = copy.copy(self), self._split(table)
+        seen = np.vstack([self.range_, numbers])
+        wider.range_ = np.stack([np.nanmin(seen, 0), np.nanmax(seen, 0)])
+        return wider
+
+    def unknown(self, table: pd.DataFrame | NDArray[np.float64]) -> dict[str, pd.DataFrame]:
+        """What a table holds that `fit` never saw, cell by cell.
+
+        Returns
+        -------
+        dict
+            Booleans, shape (n, columns): ``"beyond"`` for numbers outside of `range_`, ``"unseen"`` for levels,
+            ``"missing"`` for missing values in columns that had none.
+        """
+        numbers, (_, labels) = self.numbers(table), self._split(table)
+        names, unseen = [column.name for column in self._categories], self._unseen(labels)
+        is_missing = numbers.isna()
+        indicator = None if self.imputer_ is None else self.imputer_.indicator_
+        if indicator is not None:
+            is_missing.iloc[:, indicator.features_] = False
+        gone = pd.DataFrame(unseen & (labels == _MISSING), columns=names)
+        return {
+            "beyond": (numbers < self.range_[0]) | (numbers > self.range_[1]),
+            "unseen": pd.DataFrame(unseen, columns=names) & ~gone,
+            "missing": pd.concat([is_missing, gone], axis=1),
+        }
 
     def _name(self, number_index: int) -> str:
         """Name of the i-th numeric column, or its position."""
