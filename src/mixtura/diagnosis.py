@@ -36,7 +36,7 @@ _ALIKE, _MANY_ALIKE = 0.01, 0.1
 _MANY_DEAD = 0.5
 _WIDE_SPREAD_NATS, _STILL_FALLING_NATS, _MANY_SKIPPED = 0.1, 0.01, 0.01
 _FEW_IN_USE, _ALL_IN_USE, _N_REGIONS, _N_BINS = 0.5, 0.9, 4, 10
-_UNCONDITIONAL_COMPONENTS, _MOST_ATOMS = 5, 20
+_UNCONDITIONAL_COMPONENTS, _N_FOLDS, _MOST_ATOMS = 5, 5, 20
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ def diagnose(model: Any, sample: Sample | None) -> Diagnosis:
         look = _Look.at(model, sample)
         regions, effective = _regions(model, sample, look)
         found += [look.dead(), *look.duplicated(), *_in_use(model.n_components_, regions, effective)]
-        found += [*look.restarts(), *look.floor(), *_repeats(model, sample), look.unconditional(), *look.calibration()]
+        repeats = [*_repeats(model, sample)]
+        found += [*look.restarts(), *look.floor(bool(repeats)), *repeats, look.unconditional()]
+        found += look.calibration(model.fit_report_.n_train_rows)
     found.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
     return Diagnosis(tuple(found), regions, 0 if sample is None else len(sample))
 
@@ -124,7 +126,7 @@ def _training(model: Any) -> Iterator[Finding]:
     steps_of_an_epoch = math.ceil(report.n_train_rows / recipe.batch_size)
     most, _, n_annealed = recipe.epochs(steps_of_an_epoch)
     code, held_out = "D-cut-off", "held-out NLL" if report.n_valid_rows else "NLL"
-    before = report.valid_nll[: max(1, math.ceil(0.9 * report.n_epochs))]
+    before = report.valid_nll[: max(1, int(0.9 * report.n_epochs))]
     gain = min(before, default=math.nan) - report.best_nll
     if not n_annealed and report.n_epochs >= most and gain > _STILL_FALLING_NATS:
         what = f"Training ended at {most} epochs, and the last tenth of them had still gained {gain:.3f} nats."
@@ -287,7 +289,7 @@ class _Look:
             is_wide |= bool(is_sure) and excess.mean().item() > _WIDE_SPREAD_NATS
         yield _restarts(len(means), min(means) + self.log_unit, max(means) + self.log_unit, is_wide)
 
-    def floor(self) -> Iterator[Finding]:
+    def floor(self, has_repeats: bool) -> Iterator[Finding]:
         """Rows explained by components whose scale is mostly floor, and the values of y that repeat among them."""
         at_floor = torch.zeros(len(self.rows), dtype=torch.float64)
         for network in self.networks:
@@ -312,20 +314,20 @@ class _Look:
             if repeated.sum() > 0.5 * at_floor.sum().item():
                 n, shown = len(repeated), ", ".join(f"{value:g}" for value in repeated.index[:5])
                 what += f", most where y repeats: {shown}{f' and {n - 5} more values' if n > 5 else ''}"
-                advice = _FEW_VALUES if n <= _MOST_ATOMS else _MANY_VALUES
+                advice = _ATOMS if has_repeats else _FEW_VALUES if n <= _MOST_ATOMS else _MANY_VALUES
         what += "."
         yield Finding("D-scale-floor", "warning" if share > _MANY_AT_THE_FLOOR else "note", what, advice)
 
     def unconditional(self) -> Finding:
-        """Beside the density of y without features, fitted to the other half of the same rows."""
+        """Beside the density of y without features, fitted to four fifths of the same rows to judge the others by."""
         head, rows = self.networks[0].head, self.rows
-        half, losses = torch.arange(len(rows)) % 2, torch.empty(len(rows), dtype=torch.float64)
-        for side in (0, 1):
-            learn, judge = rows.take(half != side), rows.take(half == side)
+        fold, losses = torch.arange(len(rows)) % _N_FOLDS, torch.empty(len(rows), dtype=torch.float64)
+        for i in range(min(_N_FOLDS, len(rows))):
+            learn, judge = rows.take(fold != i), rows.take(fold == i)
             y, weight = learn.points(head.family), learn.weight
             start = starting_mixture(y, _UNCONDITIONAL_COMPONENTS, head.family, weight, 0, head.atoms)
             floored = head.family.build(head.family.unbuild(start.components, head.scale_floor), head.scale_floor)
-            losses[half == side] = judge.nll(Mixture(start.logits, floored, start.atoms).expand((len(judge),)))
+            losses[fold == i] = judge.nll(Mixture(start.logits, floored, start.atoms).expand((len(judge),)))
         gains = losses - rows.nll(self.pool)
         gain, error = gains.mean().item(), gains.std().item() / math.sqrt(len(gains))
         code, figures = "D-unconditional", f"by {abs(gain):.3f} ± {error:.3f} nats a row"
@@ -338,10 +340,14 @@ class _Look:
             return Finding(code, "note", what, "Add features that say something of y, or take more rows.")
         return Finding(code, "good", f"The model is better than the density of y alone, {figures}.", "")
 
-    def calibration(self) -> Iterator[Finding]:
-        """By the PIT, whose mean, variance and histogram are known where the forecasts are right."""
+    def calibration(self, n_learned: int) -> Iterator[Finding]:
+        """By the PIT, whose mean, variance and histogram are known where the forecasts are right.
+
+        A density that was learned from so many rows is off by what chance does to these, as a frequency is off by what
+        it does to the rows that are looked at: both count.
+        """
         u = self._levels()
-        n, off = len(u), u.mean() - 0.5
+        n, off = 1 / (1 / len(u) + 1 / n_learned), u.mean() - 0.5
         is_biased = abs(off) > max(_MUCH_BIAS, _AS_GOOD_AS_SURE / math.sqrt(12 * n))
         what = f"The mean PIT is {u.mean():.3f}, where 0.5 is right"
         if is_biased:
@@ -360,9 +366,10 @@ class _Look:
         else:
             yield Finding("D-dispersion", "good", f"{what}.", "")
         counts = np.bincount(np.minimum((u * _N_BINS).astype(int), _N_BINS - 1), minlength=_N_BINS)
-        distance = 0.5 * float(np.abs(counts / n - 1 / _N_BINS).sum())
+        excess = counts / len(u) - 1 / _N_BINS
+        distance, square = 0.5 * float(np.abs(excess).sum()), n * _N_BINS * float((excess**2).sum())
         what = f"The histogram of the PIT is {distance:.3f} from flat, in total variation"
-        if distance > _MUCH_SHAPE and stats.chisquare(counts).pvalue < _SURE and not (is_biased or is_off):
+        if distance > _MUCH_SHAPE and stats.chi2.sf(square, _N_BINS - 1) < _SURE and not (is_biased or is_off):
             advice = (
                 'Add components (n_components, or "auto"), try another family, and look for values of y that repeat.'
             )
@@ -389,9 +396,12 @@ _USELESS = (
     "Check that features and y belong together, hold rows out (validation_fraction), and take a preset that bounds "
     'what a misleading row costs, such as "balanced".'
 )
+_ATOMS = 'Fit with atoms="auto", or with a list of the values that repeat: they get a probability of their own.'
 _FEW_VALUES = "Give the values that repeat a probability of their own, as a list: atoms=[...]."
 _MANY_VALUES = "Say how y was rounded: give fit intervals, from half a step below each value to half a step above."
-_WIDE = "Train for longer (max_epochs, patience), add features or components, or lower scale_floor."
+_WIDE = (
+    "Train for longer (max_epochs, patience), add components, take a family with heavier tails, or lower scale_floor."
+)
 
 
 def _as_of_normal(ratio: float) -> str:
@@ -409,10 +419,12 @@ def _repeats(model: Any, sample: Sample) -> Iterator[Finding]:
         return
     values = [value for value in find_atoms(sample.target, sample.weight) if value not in model.atoms_]
     if values:
-        shares = [f"{value:g} ({np.mean(sample.target.values == value):.1%})" for value in values]
-        what = f"Values of y repeat beyond what a density allows: {', '.join(shares)}."
-        advice = 'Fit with atoms="auto", or with a list of these values: they get a probability of their own.'
-        yield Finding("D-values-repeat", "warning", what, advice)
+        shares = [np.mean(sample.target.values == value) for value in values]
+        listed = ", ".join(f"{value:g} ({share:.1%})" for value, share in zip(values, shares, strict=True))
+        severity = "warning" if sum(shares) > _MANY_AT_THE_FLOOR else "note"
+        yield Finding(
+            "D-values-repeat", severity, f"Values of y repeat beyond what a density allows: {listed}.", _ATOMS
+        )
 
 
 def _regions(model: Any, sample: Sample, look: _Look) -> tuple[pd.DataFrame, NDArray[np.float64]]:
@@ -453,7 +465,7 @@ def _in_use(k: int, regions: pd.DataFrame, effective: NDArray[np.float64]) -> It
             for one in (low, high)
         ]
         what += f": {ends[0]}, {ends[1]}"
-    enough = math.ceil(np.quantile(effective, 0.95))
+    enough = math.ceil(np.quantile(effective, 0.95) - 0.1)
     if enough < _FEW_IN_USE * k:
         advice = f"Try n_components={enough + 1}, which is quicker and easier to read."
         yield Finding("D-components-used", "note", f"{what}.", advice)
