@@ -1,5 +1,6 @@
 """The training doctor: no alarm where a model is right, and each finding where a model has the fault."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -40,16 +41,23 @@ def pair(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def fitted() -> MDNRegressor:
-    return MDNRegressor(2, **PLAIN).fit(*sine(800, 0))
+    return MDNRegressor(2, **PLAIN, max_epochs=50).fit(*sine(800, 0))
+
+
+@pytest.fixture(scope="module")
+def four() -> MDNRegressor:
+    return MDNRegressor(4, **PLAIN | {"max_epochs": 20, "weight_floor": 0.0}).fit(*branches(400, 0))
 
 
 # No alarm ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("problem", [sine, branches, pair])
-@pytest.mark.parametrize("settings", [{}, {"preset": "fast", "hidden_layer_sizes": (32, 32), "max_epochs": 25}])
+FAST = {"preset": "fast", "hidden_layer_sizes": (16,), "max_epochs": 25}
+
+
+@pytest.mark.parametrize(("problem", "settings"), [(sine, {}), (branches, {}), (pair, {}), (sine, FAST)])
 def test_a_well_specified_model_raises_no_warning(problem, settings):
-    model = MDNRegressor(3, **PLAIN | {"max_epochs": 40} | settings).fit(*problem(600, 0))
+    model = MDNRegressor(3, **PLAIN | {"max_epochs": 30} | settings).fit(*problem(600, 0))
     for found in (model.diagnose(*problem(800, 1)), model.diagnose(*problem(600, 0)), model.diagnose()):
         assert not found.warnings, found
     assert model.diagnose(*problem(800, 1))["D-unconditional"].severity == "good"
@@ -88,53 +96,54 @@ def test_a_loaded_model_gets_the_same_diagnosis(fitted, tmp_path):
 # Each fault ----------------------------------------------------------------------------------------------------
 
 
-def edited(change) -> MDNRegressor:
-    """A fitted model of four components with a change to its head's linear layer."""
-    model = MDNRegressor(4, **PLAIN | {"max_epochs": 30, "weight_floor": 0.0}).fit(*branches(400, 0))
+def edited(model: MDNRegressor, change) -> MDNRegressor:
+    """A copy with a change to the linear layer of its head."""
+    model = copy.deepcopy(model)
     with torch.no_grad():
         change(model.networks_[0].head.linear)
     return model
 
 
-def test_dead_components():
+def test_dead_components(four):
     def kill(linear):
         linear.bias[[1, 2]] -= 60.0
 
-    one = edited(kill).diagnose(*branches(400, 1))["D-components-dead"]
+    one = edited(four, kill).diagnose(*branches(400, 1))["D-components-dead"]
     assert one.severity == "note"
     assert one.what.startswith("2 of 4 components are dead")
-    model = MDNRegressor(4, **PLAIN | {"max_epochs": 5}).fit(*branches(200, 0))
+    model = copy.deepcopy(four)
     model.fit_report_.component_usage = [0.999, 0.001, 0.0, 0.0]
     assert model.diagnose()["D-components-dead"].severity == "warning"
 
 
-def test_duplicated_components():
-    def copy(linear):
+def test_duplicated_components(four):
+    def repeat(linear):
         for of in (linear.weight, linear.bias):
             of[[1, 4 + 2, 4 + 3]] = of[[0, 4, 5]]  # logit, loc and scale
 
-    one = edited(copy).diagnose(*branches(400, 1))["D-components-duplicated"]
+    one = edited(four, repeat).diagnose(*branches(400, 1))["D-components-duplicated"]
     assert one.severity == "note"
     assert one.what.startswith("1 of 4 ")
-    assert edited(lambda linear: None).diagnose(*branches(400, 1))["D-components-duplicated"].severity == "good"
+    assert four.diagnose(*branches(400, 1))["D-components-duplicated"].severity == "good"
 
 
-def test_components_in_use_by_region():
+def test_components_in_use_by_region(four):
     """One branch on the left, two of equal weight on the right."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (800, 2))
     y = np.where(x[:, 1] > 0, rng.choice([-1, 1], 800), 0) + 0.05 * rng.normal(size=800)
     table = pd.DataFrame(x, columns=["left", "right"])
-    model = MDNRegressor(3, **PLAIN | {"max_epochs": 100}).fit(table, y)
+    model = MDNRegressor(3, **PLAIN | {"max_epochs": 80}).fit(table, y)
     found = model.diagnose(table, y)
     assert set(found.regions["feature"]) == {"right"}
     effective = found.regions["effective_components"].to_numpy()
     assert effective[:2] == pytest.approx(1, abs=0.15)
     assert effective[2:] == pytest.approx(2, abs=0.2)
-    many = MDNRegressor(8, **PLAIN | {"max_epochs": 100}).fit(*sine(400, 0))
-    with torch.no_grad():
-        many.networks_[0].head.linear.bias[0] += 20.0
-    one = many.diagnose(*sine(400, 1))["D-components-used"]
+
+    def favour(linear):
+        linear.bias[0] += 20.0
+
+    one = edited(four, favour).diagnose(*branches(400, 1))["D-components-used"]
     assert one.severity == "note"
     assert "n_components=2" in one.advice
 
@@ -157,21 +166,22 @@ def test_values_that_repeat_and_what_following_the_advice_does():
     X, y = sine(800, 0)
     X_new, y_new = sine(800, 1)
     y, y_new = np.maximum(y, 0), np.maximum(y_new, 0)
-    found = MDNRegressor(3, **PLAIN).fit(X, y).diagnose(X_new, y_new)
+    settings = PLAIN | {"max_epochs": 30}
+    found = MDNRegressor(3, **settings).fit(X, y).diagnose(X_new, y_new)
     assert {"D-values-repeat", "D-scale-floor"} <= {one.code for one in found.warnings}
     assert "0 (5" in found["D-values-repeat"].what
-    followed = MDNRegressor(3, **PLAIN, atoms="auto").fit(X, y).diagnose(X_new, y_new)
+    followed = MDNRegressor(3, **settings, atoms="auto").fit(X, y).diagnose(X_new, y_new)
     assert not followed.warnings, followed
 
 
-def test_restarts_that_end_in_other_optima():
+def test_restarts_that_end_in_other_optima(four):
     X, y = branches(400, 0)
-    model = MDNRegressor(2, **PLAIN | {"n_restarts": 3, "pool_restarts": True, "max_epochs": 40}).fit(X, y)
+    model = MDNRegressor(2, **PLAIN | {"n_restarts": 2, "pool_restarts": True, "max_epochs": 20}).fit(X, y)
     assert model.diagnose(X, y)["D-restarts"].severity == "good"
     with torch.no_grad():
         model.networks_[1].head.linear.bias[2] += 0.5  # a loc
     assert model.diagnose(X, y)["D-restarts"].severity == "note"
-    kept = MDNRegressor(2, **PLAIN | {"n_restarts": 3, "max_epochs": 40}).fit(X, y)
+    kept = copy.deepcopy(four)  # as if it were the best of three
     kept.fit_report_.restart_nlls = [0.5, 0.7, 0.55]
     assert kept.diagnose()["D-restarts"].severity == "note"
 
@@ -183,18 +193,18 @@ def test_training_that_was_cut_off():
 
 
 def test_steps_that_were_skipped(fitted):
-    model = MDNRegressor(2, **PLAIN | {"max_epochs": 40}).fit(*sine(400, 0))
+    model = copy.deepcopy(fitted)
     assert "D-steps-skipped" not in model.diagnose()
     model.fit_report_.n_skipped_steps = 1
     assert model.diagnose()["D-steps-skipped"].severity == "note"
-    model.fit_report_.n_skipped_steps = 40
+    model.fit_report_.n_skipped_steps = 400
     assert model.diagnose()["D-steps-skipped"].severity == "warning"
 
 
 def test_worse_than_the_density_of_y_alone():
     """A network that learned 60 rows by heart; features that say nothing; a model that never left its start."""
     X, y = sine(60, 0)
-    by_heart = MDNRegressor(5, **PLAIN, noise=0, validation_fraction=0).fit(X, y)
+    by_heart = MDNRegressor(5, **PLAIN, noise=0, validation_fraction=0, max_epochs=150).fit(X, y)
     assert by_heart.diagnose(*sine(800, 1))["D-unconditional"].severity == "warning"
     X, y = sine(800, 0)
     y = np.random.default_rng(2).permutation(y)
@@ -257,7 +267,7 @@ def test_the_chance_of_rows_outside_the_ranges():
     """New rows of the same law are no alarm, however many there are."""
     X, y = sine(100, 0)
     model = MDNRegressor(1, **PLAIN | {"max_epochs": 5}).fit(X, y)
-    alarms = [model.diagnose(*sine(2000, seed))["D-extrapolation"].severity for seed in range(1, 6)]
+    alarms = [model.diagnose(*sine(2000, seed))["D-extrapolation"].severity for seed in (1, 2)]
     assert set(alarms) == {"note"}
 
 
@@ -279,15 +289,15 @@ def test_categories_and_missing_values_that_training_never_saw():
 
 def test_censored_targets_counts_atoms_angles_and_families_of_coordinates():
     rng = np.random.default_rng(0)
-    X, y = sine(300, 0)
+    X, y = sine(150, 0)
     upper = np.where(y > 1, np.inf, y)
     censored = pd.arrays.IntervalArray.from_arrays(np.minimum(y, 1), upper, closed="both")
-    counts, angle = rng.poisson(np.exp(X[:, 0])), np.angle(np.exp(1j * (X[:, 0] + 0.5 * rng.normal(size=300))))
-    two = np.c_[y, np.exp(X[:, 1] + 0.3 * rng.normal(size=300))]
+    counts, angle = rng.poisson(np.exp(X[:, 0])), np.angle(np.exp(1j * (X[:, 0] + 0.5 * rng.normal(size=150))))
+    two = np.c_[y, np.exp(X[:, 1] + 0.3 * rng.normal(size=150))]
     cases = [(censored, {}), (counts, {"family": "poisson"}), (angle, {"family": "von_mises"})]
     cases += [(two, {"family": ["normal", "lognormal"], "covariance_type": "diag"})]
     for target, settings in cases:
-        model = MDNRegressor(2, **PLAIN | {"max_epochs": 25} | settings).fit(X, target)
+        model = MDNRegressor(1, **PLAIN | {"max_epochs": 15} | settings).fit(X, target)
         found = model.diagnose(X, target)
         assert not {"D-dispersion", "D-bias", "D-unconditional"} & {one.code for one in found.warnings}, found
 
