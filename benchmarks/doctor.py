@@ -2,9 +2,9 @@
 
     python benchmarks/doctor.py [--splits 3] [--preset plain]
 
-A model is fitted as it comes to 2,500 trips and diagnosed on as many others. The doctor warns of values that repeat; the second
-model follows that advice and nothing else. Both are judged on the rest, by CRPS and by the Brier score of a tip of a
-cent or more, which compare densities with and without atoms.
+A model is fitted as it comes to 2,500 trips and diagnosed on as many others. The doctor warns of values that repeat;
+the second model follows that advice and nothing else. Both are judged on the rest, by CRPS and by the Brier score of a
+tip of a cent or more, which compare densities with and without atoms.
 """
 
 import argparse
