@@ -35,7 +35,7 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"tables", "storage", "datasets"},
     {"targets", "constraints", "selection"},
     {"task"},
-    {"trials", "modelfile", "answers"},
+    {"trials", "modelfile", "answers", "diagnosis"},
     {"estimator"},
     {"metrics", "plots"},
     {"demo"},

@@ -1,6 +1,7 @@
 """Mixtura learns the whole conditional density p(y | x) with mixture density networks."""
 
 from . import datasets, families, metrics, plots
+from .diagnosis import Diagnosis, Finding
 from .ensemble import Decomposition, decompose
 from .entropy import Estimate
 from .errors import MixturaError, MixturaWarning
@@ -37,7 +38,9 @@ __all__ = [
     "MDN",
     "MLP",
     "Decomposition",
+    "Diagnosis",
     "Estimate",
+    "Finding",
     "FitReport",
     "MDNRegressor",
     "MixturaError",

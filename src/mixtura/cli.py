@@ -1,5 +1,6 @@
-"""The command line: fit, predict, info, demo. Exit code 0 is success, 1 bad input, 2 a call that makes no sense."""
+"""The command line: fit, predict, info, diagnose, demo. Exit code 0: success, 1: bad input, 2: a call without sense."""
 
+import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from .demo import run_demo
+from .diagnosis import Diagnosis
 from .errors import MixturaError, MixturaWarning
 from .estimator import MDNRegressor, load
 from .storage import check_free
@@ -144,18 +146,26 @@ def predict(
     with _one_line():
         fitted = load(model)
         levels = _parse_levels(quantiles)
-        columns = fitted.encoder_.columns_
-        data = read_table(table, [column.name for column in columns if column.is_category and column.name])
-        names = [column.name for column in columns if column.name is not None]
-        _require(data, names, table)
-        X = data[names] if names else data.to_numpy()  # a model that was fitted on an array
-        if names and not hasattr(fitted, "feature_names_in_"):  # its names were numbers
-            X = data[names].set_axis(range(len(names)), axis=1)
+        X = _features(fitted, _read_for(fitted, table), table)
         random = _random_state(random_state)
-        starts = range(0, len(data), _CHUNK_ROWS)
+        starts = range(0, len(X), _CHUNK_ROWS)
         chunks = track(starts, "predicting", console=_err, transient=True, disable=len(starts) == 1)
         parts = [_predict_chunk(fitted, X[start : start + _CHUNK_ROWS], levels, samples, random) for start in chunks]
         _write_table(pd.concat(parts, ignore_index=True), output)
+
+
+def _read_for(model: MDNRegressor, path: Path) -> pd.DataFrame:
+    """A table in which the model's categories keep their spelling."""
+    columns = model.encoder_.columns_
+    return read_table(path, [column.name for column in columns if column.is_category and column.name])
+
+
+def _features(model: MDNRegressor, data: pd.DataFrame, path: Path) -> pd.DataFrame | np.ndarray:
+    names = [column.name for column in model.encoder_.columns_ if column.name is not None]
+    _require(data, names, path)
+    if names and not hasattr(model, "feature_names_in_"):  # its names were numbers
+        return data[names].set_axis(range(len(names)), axis=1)
+    return data[names] if names else data.to_numpy()  # a model that was fitted on an array
 
 
 def _random_state(seed: int) -> np.random.RandomState:
@@ -257,6 +267,48 @@ def _print_info(model: MDNRegressor, path: Path) -> None:
     if report.n_skipped_steps:
         table.add_row("skipped steps", str(report.n_skipped_steps))
     _out.print(table)
+
+
+@app.command()
+def diagnose(
+    model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` made.")],
+    table: Annotated[Path | None, typer.Argument(help="Rows with features and target, better new ones.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")] = False,
+) -> None:
+    """How a saved model fares, in sentences, and what to change."""
+    with _one_line():
+        fitted = load(model)
+        if table is None:
+            found = fitted.diagnose()
+        else:
+            data, targets = _read_for(fitted, table), _target_names(fitted)
+            _require(data, targets, table)
+            data = data.dropna(subset=targets)
+            X = _features(fitted, data.drop(columns=targets) if fitted.target_names_ is None else data, table)
+            found = fitted.diagnose(X, data[targets[0]] if len(targets) == 1 else data[targets])
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        _print_diagnosis(found, model)
+
+
+def _print_diagnosis(found: Diagnosis, path: Path) -> None:
+    looked_at = f"{found.n_rows:,} rows" if found.n_rows else "no rows, only the report of training"
+    table = Table(title=escape(f"{path}: looked at {looked_at}"), title_justify="left", show_lines=True)
+    for heading in ("finding", "what was found", "what to change"):
+        table.add_column(heading, overflow="fold")
+    colours = {"warning": "yellow", "note": "cyan", "good": "green"}
+    for one in found.findings:
+        kind = f"[{colours[one.severity]}]{one.severity}[/]\n{one.code}"
+        table.add_row(kind, escape(one.what), escape(one.advice))
+    _out.print(table)
+    if len(found.regions):
+        regions = Table(title="where components are in use", title_justify="left")
+        for heading in found.regions.columns:
+            regions.add_column(heading.replace("_", " "))
+        for row in found.regions.itertuples(index=False):
+            regions.add_row(*(f"{value:.4g}" if isinstance(value, float) else escape(str(value)) for value in row))
+        _out.print(regions)
 
 
 @app.command()

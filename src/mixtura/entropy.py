@@ -27,8 +27,14 @@ class Estimate(NamedTuple):
     """By quadrature, the difference to a coarser rule; from draws, one standard error."""
 
 
-def entropy(mixture: Mixture, n_draws: int, generator: torch.Generator | None) -> Estimate:
-    """-E[log p(Y)] in nats; see `Mixture.entropy`."""
+def entropy(mixture: Mixture, n_draws: int, generator: torch.Generator | None, n_points: int | None = None) -> Estimate:
+    """-E[log p(Y)] in nats; see `Mixture.entropy`.
+
+    Parameters
+    ----------
+    n_points
+        Of a scalar mixture of many components, between how many of their quantiles to integrate; None for all.
+    """
     family = mixture.family
     if not isinstance(family, ScalarFamily):
         check_draws(n_draws, 2)
@@ -47,7 +53,7 @@ def entropy(mixture: Mixture, n_draws: int, generator: torch.Generator | None) -
             total = -torch.special.xlogy(mass, mass).sum(-1).reshape(rows.batch_shape)
             return torch.stack([total, torch.full_like(total, 1e-10)], -1)  # 2e-12 of the probability is left out
         inner = rows.continuous
-        finer, coarser = (_integral(family, inner, n_nodes) for n_nodes in (12, 8))
+        finer, coarser = (_integral(family, inner, n_nodes, n_points) for n_nodes in (12, 8))
         value, error = finer, (finer - coarser).abs()
         if rows.atoms is not None:
             weights = rows.merged_atoms().weights
@@ -59,7 +65,8 @@ def entropy(mixture: Mixture, n_draws: int, generator: torch.Generator | None) -
     return Estimate(*in_blocks(answer, mixture, n_event_axes=1, block=ROWS_TO_INTEGRATE).unbind(-1))
 
 
-def _integral(family: ScalarFamily, mixture: Mixture, n_nodes: int) -> Tensor:
-    nodes, weights = quadrature(family, mixture.components, n_nodes=n_nodes)
+def _integral(family: ScalarFamily, mixture: Mixture, n_nodes: int, n_points: int | None) -> Tensor:
+    fewer = {} if n_points is None else {"weights": mixture.weights, "n_points": n_points}
+    nodes, weights = quadrature(family, mixture.components, n_nodes=n_nodes, **fewer)
     log_prob = mixture.log_prob(nodes)
     return -(weights * torch.where(log_prob > -torch.inf, log_prob.exp() * log_prob, 0)).sum(0)

@@ -376,6 +376,11 @@ class MDN(nn.Module):
         mixture = self.head(self.backbone(rows))
         return mixture if self.head.n_members is None else _pooled(mixture)
 
+    def of_members(self, rows: Float[Tensor, "*batch p"]) -> Mixture:
+        """The mixture that each member predicts for each row, batch_shape (*batch, k); k = 1 where there are none."""
+        features = self.backbone(rows)
+        return self.head(features.unsqueeze(-2) if self.head.n_members is None else features)
+
 
 def _pooled(mixture: Mixture) -> Mixture:
     """The mixture of the members' mixtures, which are along the last axis; an atom has the mean of its masses."""

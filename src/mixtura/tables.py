@@ -1,5 +1,6 @@
 """From a table, as users have them, to the standardised numbers that a network takes."""
 
+import copy
 import math
 import re
 from collections.abc import Hashable, Sequence
@@ -62,11 +63,14 @@ class TableEncoder:
         Indices of the numeric columns with heavy tails, and what turns them into normal scores, or None.
     one_hot_
         Fitted on the categories; None where there are none.
+    range_
+        The least and the largest value of each numeric column, shape (2, p1).
     """
 
     def __init__(self, ranks: bool = False):
         self._ranks = ranks
         self.heavy_, self.ranker_, self.rank_unit_ = np.empty(0, dtype=np.int64), None, np.empty(0)
+        self.range_ = np.empty((2, 0))
 
     def fit(self, table: pd.DataFrame | NDArray[np.float64], sample_weight: NDArray[np.float64]) -> "TableEncoder":
         """Learn the columns, their levels, medians, means and scales.
@@ -95,6 +99,7 @@ class TableEncoder:
         levels = [column.levels for column in self.columns_ if column.levels is not None]
         self._fit_parts(numbers, levels)
         if self.imputer_ is not None:
+            self.range_ = np.stack([np.nanmin(numbers, 0), np.nanmax(numbers, 0)])
             with np.errstate(all="ignore"):
                 imputed = self.imputer_.transform(numbers)
                 self._set_ranker(np.flatnonzero(_are_heavy_tailed(imputed[:, : numbers.shape[1]])), imputed)
@@ -175,21 +180,64 @@ class TableEncoder:
         )
 
     def _warn_unseen(self, labels: NDArray[Any]) -> None:
-        categories = [column for column in self.columns_ if column.is_category]
-        for column, values in zip(categories, labels.T, strict=True):
-            if column.has_rare_levels:
-                continue  # some levels of fit have no code either
-            unseen = ~np.isin(values.astype(str), np.array(column.levels, dtype=str))
-            if unseen.any():
-                names = _quote(sorted(set(values[unseen])))
+        unseen = self._unseen(labels)
+        for column, values, is_unseen in zip(self._categories, labels.T, unseen.T, strict=True):
+            if is_unseen.any():
+                names = _quote(sorted(set(values[is_unseen])))
                 warn(
                     MixturaWarning(
                         "W-category-unseen",
-                        f"{names} in column {column.name!r} ({unseen.sum()} rows), never seen in fit",
+                        f"{names} in column {column.name!r} ({is_unseen.sum()} rows), never seen in fit",
                         f"levels such as {_quote(column.levels or ())}",
                         "correct them or fit again; these rows are predicted as of an unknown level",
                     )
                 )
+
+    @property
+    def _categories(self) -> list[Column]:
+        return [column for column in self.columns_ if column.is_category]
+
+    def _unseen(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which labels were not there in `fit`; none of a column of which some levels of fit have no code either."""
+        found = np.zeros(labels.shape, dtype=bool)
+        for i, column in enumerate(self._categories):
+            if not column.has_rare_levels:
+                found[:, i] = ~np.isin(labels[:, i].astype(str), np.array(column.levels, dtype=str))
+        return found
+
+    def numbers(self, table: pd.DataFrame | NDArray[np.float64]) -> pd.DataFrame:
+        """The numeric columns, (n, p1), NaN where a value is missing, under their names or positions."""
+        numbers, _ = self._split(table)
+        return pd.DataFrame(numbers, columns=[self._name(i) for i in range(numbers.shape[1])])
+
+    def widened(self, table: pd.DataFrame | NDArray[np.float64]) -> "TableEncoder":
+        """A copy whose `range_` holds the numbers of this table, too."""
+        wider, (numbers, _) = copy.copy(self), self._split(table)
+        seen = np.vstack([self.range_, numbers])
+        wider.range_ = np.stack([np.nanmin(seen, 0), np.nanmax(seen, 0)])
+        return wider
+
+    def unknown(self, table: pd.DataFrame | NDArray[np.float64]) -> dict[str, pd.DataFrame]:
+        """What a table holds that `fit` never saw, cell by cell.
+
+        Returns
+        -------
+        dict
+            Booleans, shape (n, columns): ``"beyond"`` for numbers outside of `range_`, ``"unseen"`` for levels,
+            ``"missing"`` for missing values in columns that had none.
+        """
+        numbers, (_, labels) = self.numbers(table), self._split(table)
+        names, unseen = [column.name for column in self._categories], self._unseen(labels)
+        is_missing = numbers.isna()
+        indicator = None if self.imputer_ is None else self.imputer_.indicator_
+        if indicator is not None:
+            is_missing.iloc[:, indicator.features_] = False
+        gone = pd.DataFrame(unseen & (labels == _MISSING), columns=names)
+        return {
+            "beyond": (numbers < self.range_[0]) | (numbers > self.range_[1]),
+            "unseen": pd.DataFrame(unseen, columns=names) & ~gone,
+            "missing": pd.concat([is_missing, gone], axis=1),
+        }
 
     def _name(self, number_index: int) -> str:
         """Name of the i-th numeric column, or its position."""
@@ -211,6 +259,7 @@ class TableEncoder:
             "heavy": self.heavy_,
             "quantiles": np.empty((0, 0)) if self.ranker_ is None else self.ranker_.quantiles_,
             "rank_unit": self.rank_unit_,
+            "range": self.range_,
             "loc": np.asarray(self.scaler_.mean_),
             "scale": np.asarray(self.scaler_.scale_),
         }
@@ -249,6 +298,10 @@ class TableEncoder:
             self.scaler_ = StandardScaler().fit(np.zeros_like(self.imputer_.transform(two_rows)))
             self.scaler_.mean_, self.scaler_.scale_ = arrays["loc"], arrays["scale"]
             self.scaler_.var_ = arrays["scale"] ** 2
+            everything = np.array([[-np.inf], [np.inf]]).repeat(n_numbers, 1)  # of models that kept no range
+            self.range_ = arrays.get("range", everything)
+            if self.range_.shape != (2, n_numbers):
+                raise ValueError("the ranges do not fit the columns")
         if two_rows.shape[1] != n_numbers or (n_numbers and arrays["loc"].shape != (self.scaler_.n_features_in_,)):
             raise ValueError("the arrays do not fit the columns")
         return self

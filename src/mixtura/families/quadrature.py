@@ -22,6 +22,7 @@ def quadrature(
     breaks: Tensor | None = None,
     n_nodes: int = 12,
     weights: Tensor | None = None,
+    n_points: int = _ENOUGH_POINTS,
 ) -> tuple[Tensor, Tensor]:
     """Nodes and weights for an integral over the line of what is smooth between the quantiles of each component.
 
@@ -36,6 +37,8 @@ def quadrature(
     weights
         Of the components, shape (*B, K): where components are many, fewer points serve all. That is for what grows with
         the distance, such as the CRPS; where a density is squared, no narrow component may be passed over. Else None.
+    n_points
+        How many these are.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def quadrature(
     middle = family.icdf(components, 0.5 * torch.ones_like(tails[:1]))
     points = torch.cat([family.icdf(components, tails), middle, family.isf(components, tails)]).movedim(0, -1)
     if weights is not None and points.shape[-2:].numel() > _MANY_POINTS:
-        points = _fewer(points, weights)
+        points = _fewer(points, weights, n_points)
     points = torch.cat([points.flatten(-2), family.kinks(components).flatten(-2)], -1)
     if breaks is not None:
         points = torch.cat([points, breaks.expand(*points.shape[:-1], breaks.shape[-1])], -1)
@@ -70,13 +73,13 @@ def quadrature(
     return nodes.flatten(0, 1), mass.flatten(0, 1)
 
 
-def _fewer(points: Tensor, weights: Tensor) -> Tensor:
+def _fewer(points: Tensor, weights: Tensor, n_points: int) -> Tensor:
     """Of the points of K components, (*B, K, m), some for all, (*B, 1, n), sorted: each component has a share of them
     that is half the same for all, and half its weight."""
     equal = torch.full_like(points[..., 0], 1 / points.shape[-2])
     share = 0.5 * (equal + weights.detach().to(points))
     points, order = points.flatten(-2).sort(-1)
     reached = share.repeat_interleave(len(_TAILS) * 2 + 1, -1).gather(-1, order).cumsum(-1)
-    levels = torch.linspace(0, 1, _ENOUGH_POINTS, dtype=points.dtype, device=points.device) * reached[..., -1:]
+    levels = torch.linspace(0, 1, n_points, dtype=points.dtype, device=points.device) * reached[..., -1:]
     chosen = torch.searchsorted(reached, levels.contiguous()).clamp(max=points.shape[-1] - 1)
     return points.gather(-1, chosen).unsqueeze(-2)
