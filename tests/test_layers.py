@@ -37,7 +37,7 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"task"},
     {"trials", "modelfile", "answers", "diagnosis"},
     {"estimator"},
-    {"metrics", "plots"},
+    {"metrics", "plots", "chain"},
     {"demo"},
     {"cli"},
 ]

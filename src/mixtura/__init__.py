@@ -1,6 +1,7 @@
 """Mixtura learns the whole conditional density p(y | x) with mixture density networks."""
 
 from . import datasets, families, metrics, plots
+from .chain import MDNChain
 from .diagnosis import Diagnosis, Finding
 from .ensemble import Decomposition, decompose
 from .entropy import Estimate
@@ -42,6 +43,7 @@ __all__ = [
     "Estimate",
     "Finding",
     "FitReport",
+    "MDNChain",
     "MDNRegressor",
     "MixturaError",
     "MixturaWarning",

@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import check_is_fitted
 
 from .constraints import CONSTRAINTS, is_int, is_real, is_seed
 from .errors import MixturaError, coded
 from .mixture import Mixture
 from .scores import censored_nll
 from .targets import Target, as_target
+
+
+class NotFitted(MixturaError, NotFittedError):
+    """A question to a model that has not been fitted; scikit-learn's own type and ours."""
 
 
 class Answers(ABC):
@@ -121,3 +127,12 @@ class Answers(ABC):
 def as_random(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
     """A generator of our own: NumPy's global one stays untouched."""
     return random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
+
+
+def check_fitted(model: Any) -> None:
+    """Raise ``E-not-fitted`` before `fit`."""
+    try:
+        check_is_fitted(model)
+    except NotFittedError as error:
+        got = f"This {type(model).__name__} instance is not fitted yet"
+        raise NotFitted("E-not-fitted", got, "a fitted model", "call fit first") from error

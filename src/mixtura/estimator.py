@@ -15,16 +15,14 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin, clone
-from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import (
     _check_sample_weight,  # pyright: ignore[reportPrivateUsage]
-    check_is_fitted,
     validate_data,
 )
 from torch import Tensor
 
-from .answers import Answers, as_random
+from .answers import Answers, as_random, check_fitted
 from .background import fit_share
 from .checkpoint import Checkpoint, fingerprint
 from .constraints import CONSTRAINTS, is_int
@@ -48,10 +46,6 @@ _NO_MATTER = {"max_epochs", "verbose", "random_state", "pool_restarts", "hidden_
 """Parameters that may change when training is gone on with, or whose effect is what counts: the first weights."""
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10)
 """Numbers of components to choose from, where nobody says which."""
-
-
-class NotFitted(MixturaError, NotFittedError):
-    """A question to a model that has not been fitted; scikit-learn's own type and ours."""
 
 
 class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
@@ -446,13 +440,6 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
             if not is_valid(value):
                 raise MixturaError("E-parameter", f"{name}={value!r}", expected, "see the docstring of MDNRegressor")
 
-    def _check_is_fitted(self) -> None:
-        try:
-            check_is_fitted(self)
-        except NotFittedError as error:
-            got = f"This {type(self).__name__} instance is not fitted yet"
-            raise NotFitted("E-not-fitted", got, "a fitted model", "call fit first") from error
-
     def _check_features(self, X: Any, reset: bool) -> pd.DataFrame | NDArray[np.float64]:
         with coded("E-features", "a table of numbers and categories, as in fit"):
             if isinstance(X, pd.DataFrame):
@@ -551,7 +538,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         return decompose([self._answer(x, [member]) for member in members])
 
     def _encoded(self, X: Any) -> Tensor:
-        self._check_is_fitted()
+        check_fitted(self)
         return torch.as_tensor(self.encoder_.transform(self._check_features(X, reset=False)))
 
     def _answer(self, x: Tensor, predicted: list[Mixture]) -> Mixture:
@@ -575,7 +562,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         MixturaError
             ``E-target-type`` for censored targets, of which only `score_samples` knows a score.
         """
-        self._check_is_fitted()
+        check_fitted(self)
         if self._target(y).upper is not None:
             fix = "take the mean of score_samples(X, y)"
             raise MixturaError("E-target-type", "R^2 of intervals", "known targets", fix)
@@ -609,7 +596,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         >>> model.diagnose(X, y)["D-scale-floor"].severity
         'warning'
         """
-        self._check_is_fitted()
+        check_fitted(self)
         return diagnose(self, None if X is None and y is None else self._sample(X, y, None, reset=False))
 
     # On disk --------------------------------------------------------------------------------------------------
@@ -622,7 +609,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         MixturaError
             ``E-save-target`` where something else is in the way, ``E-save-write`` where it can't be written.
         """
-        self._check_is_fitted()
+        check_fitted(self)
         write_folder(path, *state_of(self))
 
 
