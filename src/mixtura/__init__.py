@@ -1,6 +1,8 @@
 """Mixtura learns the whole conditional density p(y | x) with mixture density networks."""
 
 from . import datasets, families, metrics, plots
+from .calibrated import Calibrated, Conformal
+from .calibration import Recalibrated, Temperature, fit_temperature
 from .ensemble import Decomposition, decompose
 from .entropy import Estimate
 from .errors import MixturaError, MixturaWarning
@@ -10,7 +12,7 @@ from .learner import FitReport
 from .mixture import Mixture
 from .modes import Modes
 from .nets import MDN, MLP, MixtureHead
-from .regions import Region
+from .regions import JointRegion, Region
 from .scores import (
     brier,
     cde_loss,
@@ -36,17 +38,22 @@ __all__ = [
     "FAMILIES",
     "MDN",
     "MLP",
+    "Calibrated",
+    "Conformal",
     "Decomposition",
     "Estimate",
     "FitReport",
+    "JointRegion",
     "MDNRegressor",
     "MixturaError",
     "MixturaWarning",
     "Mixture",
     "MixtureHead",
     "Modes",
+    "Recalibrated",
     "Region",
     "Selection",
+    "Temperature",
     "brier",
     "cde_loss",
     "censored_nll",
@@ -56,6 +63,7 @@ __all__ = [
     "dss",
     "energy_score",
     "families",
+    "fit_temperature",
     "get_family",
     "hdr_level",
     "interval_score",
