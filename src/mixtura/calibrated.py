@@ -93,12 +93,9 @@ def _features(X: Any, mixture: Mixture) -> Any:
     low, median, high = mixture.icdf(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)[:, None])
     spread = (high - low).clamp(min=torch.finfo(high.dtype).tiny).log()
     if isinstance(X, pd.DataFrame):
+        names = [name if isinstance(name, str) else f"x{i}" for i, name in enumerate(X.columns)]
         forecast = {"forecast median": median.numpy(), "forecast log spread": spread.numpy()}
-        return (
-            X.assign(**forecast)
-            if all(isinstance(name, str) for name in X)
-            else X.set_axis([f"x{i}" for i in range(X.shape[1])], axis=1).assign(**forecast)
-        )
+        return X.set_axis(names, axis=1).assign(**forecast)
     return np.column_stack([np.asarray(X, dtype=np.float64), median.numpy(), spread.numpy()])
 
 
@@ -124,6 +121,17 @@ class Calibrated(Answers):
     def __init__(self, model: Answers, correction: Temperature | ScoreLaw):
         self.model, self.correction = model, correction
         self.target_names_, self._y_shape = model.target_names_, model._y_shape
+
+    @property
+    def summary(self) -> str:
+        """What was done, in words."""
+        if isinstance(self.correction, Temperature):
+            scale, sharpness = self.correction.scale, self.correction.sharpness
+            return f"components {scale:.3g} times as wide, weights to the power {sharpness:.3g}"
+        n, share = self.correction.overall.n_components, self.correction.share
+        return f"levels corrected by {n} component(s) of their normal scores" + (
+            f", {share:.0%} by the features" if self.correction.regressor is not None else ""
+        )
 
     def predict_dist(self, X: Any) -> Any:
         """The corrected density of each row, in the user's units, with batch_shape (n,)."""
@@ -205,6 +213,13 @@ class Conformal(Answers):
     def n_rows(self) -> int:
         """How many rows decide the thresholds."""
         return len(self._labels)
+
+    @property
+    def summary(self) -> str:
+        """What was done, in words."""
+        groups = f" in {len(self._groups)} groups" if self._groups is not None else ""
+        cells = f", {len(self._partition.centres)} cells" if self._partition is not None else ""
+        return f"sets by {self.method} from {self.n_rows} rows{groups}{cells}"
 
     def predict_dist(self, X: Any) -> Mixture:
         """The predicted density of each row, as the model has it."""
@@ -340,7 +355,7 @@ def conform(model: Answers, X: Any, y: Any, method: Promise, groups: Any) -> Con
         scores = mixture, values
     else:
         scores = (density_level_scores if method == "hpd_split" else density_scores)(mixture, values)
-    labels = _labels_of(mixture, given, known, partition, seed=_SEED + 1)  # type: ignore[arg-type]
+    labels = _labels_of(mixture, given, known, partition, seed=_SEED + 1)
     return Conformal(model, method, scores, labels, known, partition)
 
 

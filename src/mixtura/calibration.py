@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -224,7 +224,7 @@ class Recalibrated(Distribution):
     (1.0, 1.0)
     """
 
-    arg_constraints = {}  # noqa: RUF012
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore  # coded checks of our own instead
 
     def __init__(self, mixture: Mixture, scores: Mixture):
         self.mixture = mixture.detach()
@@ -355,7 +355,6 @@ class Recalibrated(Distribution):
         mixture = self.mixture
         if self.family.is_discrete:  # F' is constant between whole numbers; the middles stand for it
             numbers, _ = whole_numbers(self.family, mixture)
-            # With breaks outside
             ends = torch.cat([numbers[[0, -1]], breaks]).nan_to_num()
             numbers = torch.arange(ends.min().item(), ends.max().item() + 1, dtype=self.dtype)
             nodes = (numbers + 0.5)[:, None].expand(-1, len(breaks))

@@ -1,11 +1,11 @@
-"""The command line: fit, predict, info, demo. Exit code 0 is success, 1 bad input, 2 a call that makes no sense."""
+"""The command line: fit, calibrate, predict, info, demo. Exit code 0 is success, 1 bad input, 2 a call that makes no sense."""
 
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,11 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from .calibrated import Calibrated, Conformal, conform
 from .demo import run_demo
 from .errors import MixturaError, MixturaWarning
 from .estimator import MDNRegressor, load
+from .regions import Region
 from .storage import check_free
 
 app = typer.Typer(
@@ -130,6 +132,67 @@ def fit(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` made.")],
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet file with rows that were not in the fit.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the calibrated model.")],
+    method: Annotated[
+        str, typer.Option(help="temperature, pit or local for densities; hpd_split, cqr or cd_split for sets.")
+    ] = "temperature",
+    groups: Annotated[str | None, typer.Option(help="Column of groups, each of which gets the coverage.")] = None,
+) -> None:
+    """Correct the densities of a model on rows that it has not seen, or make sets with a promised coverage of them."""
+    with _one_line():
+        check_free(output)
+        fitted = load(model)
+        base = _network_of(fitted)
+        target = base.target_names_
+        if target is None:
+            got, fix = "a model whose target has no name", "fit on a table, or call calibrate in Python"
+            raise MixturaError("E-column-missing", got, "a target's column", fix)
+        data, X = _features(base, table, [*target, *([groups] if groups else [])])
+        y = data[target[0]] if len(target) == 1 else data[target]
+        own = None if groups is None else data[groups].astype(str)
+        if isinstance(fitted, MDNRegressor):
+            calibrated = fitted.calibrate(X, y, method, own)  # pyright: ignore[reportArgumentType]
+        else:
+            calibrated = conform(fitted, X, y, method, own)  # pyright: ignore[reportArgumentType]
+        calibrated.save(output)
+    _err.print(f"{len(data)} rows, method {method}: written to {output}", markup=False)
+
+
+def _network_of(model: Any) -> MDNRegressor:
+    """The model that was fitted, of what calibration made of it."""
+    while isinstance(model, Calibrated | Conformal):
+        model = model.model
+    return model
+
+
+def _features(model: MDNRegressor, path: Path, others: list[str]) -> tuple[pd.DataFrame, Any]:
+    """A table, and the part of it that the model takes; `others` are columns that must be there, too."""
+    columns = model.encoder_.columns_
+    data = read_table(path, [column.name for column in columns if column.is_category and column.name])
+    names = [column.name for column in columns if column.name is not None]
+    _require(data, names + others, path)
+    if not names:  # a model that was fitted on an array
+        return data, data.drop(columns=others).to_numpy()
+    if not hasattr(model, "feature_names_in_"):  # its names were numbers
+        return data, data[names].set_axis(range(len(names)), axis=1)
+    return data, data[names]
+
+
+def _set_columns(model: Conformal, X: Any, coverage: float, groups: pd.Series | None) -> dict[str, np.ndarray]:
+    """Ends of the intervals, and the size, of predicted sets; of vectors the size alone."""
+    region = model.predict_set(X, coverage, groups)
+    columns = {"set_size": region.size.numpy()}
+    if isinstance(region, Region):
+        for i in range(region.lower.shape[-1]):
+            ends = {"lower": region.lower, "upper": region.upper}
+            columns |= {f"set_{name}_{i + 1}": end[:, i].numpy() for name, end in ends.items()}
+    return columns
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` made.")],
     table: Annotated[Path, typer.Argument(help="CSV or Parquet file with the features.")],
@@ -139,22 +202,30 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="CSV or Parquet; standard output if none.")
     ] = None,
     random_state: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    coverage: Annotated[
+        float | None, typer.Option(help="Adds sets with this coverage, of a model that was calibrated for them.")
+    ] = None,
+    groups: Annotated[str | None, typer.Option(help="Column of groups, if the calibration had one.")] = None,
 ) -> None:
     """Mean, standard deviation, quantiles and samples for each row of a table."""
     with _one_line():
         fitted = load(model)
         levels = _parse_levels(quantiles)
-        columns = fitted.encoder_.columns_
-        data = read_table(table, [column.name for column in columns if column.is_category and column.name])
-        names = [column.name for column in columns if column.name is not None]
-        _require(data, names, table)
-        X = data[names] if names else data.to_numpy()  # a model that was fitted on an array
-        if names and not hasattr(fitted, "feature_names_in_"):  # its names were numbers
-            X = data[names].set_axis(range(len(names)), axis=1)
+        if coverage is not None and not isinstance(fitted, Conformal):
+            fix = "run `mixtura calibrate --method hpd_split` first"
+            raise MixturaError("E-parameter", f"--coverage {coverage} of a model without sets", "one with sets", fix)
+        data, X = _features(_network_of(fitted), table, [groups] if groups else [])
         random = _random_state(random_state)
         starts = range(0, len(data), _CHUNK_ROWS)
         chunks = track(starts, "predicting", console=_err, transient=True, disable=len(starts) == 1)
-        parts = [_predict_chunk(fitted, X[start : start + _CHUNK_ROWS], levels, samples, random) for start in chunks]
+        parts = []
+        for start in chunks:
+            rows = X[start : start + _CHUNK_ROWS]
+            part = _predict_chunk(fitted, rows, levels, samples, random)
+            if coverage is not None:
+                own = None if groups is None else data[groups][start : start + _CHUNK_ROWS].astype(str)
+                part = part.assign(**_set_columns(fitted, rows, coverage, own))
+            parts.append(part)
         _write_table(pd.concat(parts, ignore_index=True), output)
 
 
@@ -190,7 +261,7 @@ def _parse_levels(text: str) -> list[float]:
 
 
 def _predict_chunk(
-    model: MDNRegressor,
+    model: MDNRegressor | Calibrated | Conformal,
     X: pd.DataFrame | np.ndarray,
     levels: list[float],
     n_samples: int,
@@ -204,7 +275,7 @@ def _predict_chunk(
         model.sample(X, n_samples, random).reshape(n, n_samples, -1) if n_samples else np.empty((n, 0, mean.shape[1]))
     )
     columns: dict[str, np.ndarray] = {}
-    targets = _target_names(model)
+    targets = _target_names(_network_of(model))
     for dim, name in enumerate(targets):
         prefix = f"{name}_" if len(targets) > 1 else ""
         columns |= {f"{prefix}mean": mean[:, dim], f"{prefix}std": std[:, dim]}
@@ -237,10 +308,10 @@ def info(model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` m
     """What a saved model was made from, and how its training went."""
     with _one_line():
         fitted = load(model)
-    _print_info(fitted, model)
+    _print_info(_network_of(fitted), model, fitted)
 
 
-def _print_info(model: MDNRegressor, path: Path) -> None:
+def _print_info(model: MDNRegressor, path: Path, calibrated: Any = None) -> None:
     report = model.fit_report_
     table = Table(title=escape(str(path)), show_header=False, title_justify="left")
     features = [column.name or f"x{i}" for i, column in enumerate(model.encoder_.columns_)]
@@ -256,6 +327,9 @@ def _print_info(model: MDNRegressor, path: Path) -> None:
     table.add_row("training", f"{report.n_epochs} epochs in {report.seconds:.1f} s, {kept} kept")
     if report.n_skipped_steps:
         table.add_row("skipped steps", str(report.n_skipped_steps))
+    while isinstance(calibrated, Calibrated | Conformal):
+        table.add_row("calibration", escape(calibrated.summary))
+        calibrated = calibrated.model
     _out.print(table)
 
 
