@@ -28,6 +28,7 @@ from .conformal import (
     density_set,
     interval_scores,
     interval_set,
+    profiles_of,
     split_for_partition,
 )
 from .constraints import is_real
@@ -284,7 +285,7 @@ def _labels_of(
 ) -> Tensor:
     """A number for each row: rows of one number share a threshold."""
     n = len(mixture)
-    cells = torch.zeros(n, dtype=torch.long) if partition is None else partition.cells(mixture, seed)
+    cells = torch.zeros(n, dtype=torch.long) if partition is None else partition.cells(profiles_of(mixture, seed))
     if known is None:
         if groups is not None:
             fix = "leave them out, or calibrate with groups"
@@ -344,7 +345,7 @@ def conform(model: Answers, X: Any, y: Any, method: Promise, groups: Any) -> Con
     partition, rows = None, torch.arange(len(mixture))
     if method == "cd_split":
         first, rows = split_for_partition(len(mixture))
-        partition = Partition.fit(mixture[first]) if len(first) else None
+        partition = Partition.fit(profiles_of(mixture[first], _SEED)) if len(first) else None
     given = None if groups is None else _as_groups(groups, len(mixture))
     known = None if given is None else list(dict.fromkeys(given))
     given = None if given is None else [given[i] for i in rows.tolist()]

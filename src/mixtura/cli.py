@@ -1,4 +1,7 @@
-"""The command line: fit, calibrate, predict, info, demo. Exit code 0 is success, 1 bad input, 2 a call that makes no sense."""
+"""The command line: fit, calibrate, predict, info, demo.
+
+Exit code 0 is success, 1 bad input, 2 a call that makes no sense.
+"""
 
 import sys
 import warnings

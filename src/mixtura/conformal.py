@@ -122,18 +122,18 @@ class Partition:
     centres: Float[Tensor, "cells levels"]
 
     @classmethod
-    def fit(cls, mixture: Mixture) -> "Partition":
+    def fit(cls, profiles: Float[Tensor, "n levels"]) -> "Partition":
         """By k-means, each cell with at least 20 of these rows; one cell for every 250 / 4 rows, at most ten."""
-        n_cells = min(_MOST_CELLS, max(1, int(len(mixture) // (_ROWS_OF_A_CELL * _SHARE_OF_THE_PARTITION))))
-        profiles = _profiles(mixture, _SEED)
+        n_cells = min(_MOST_CELLS, max(1, int(len(profiles) // (_ROWS_OF_A_CELL * _SHARE_OF_THE_PARTITION))))
+        n_cells = min(n_cells, len(profiles.unique(dim=0)))
         found = KMeans(n_cells, n_init=5, random_state=0).fit(profiles.numpy())
         centres = torch.as_tensor(found.cluster_centers_).to(profiles)
         counts = torch.bincount(torch.as_tensor(found.labels_).long(), minlength=n_cells)
         return cls(centres[counts >= min(_FEWEST_IN_A_CELL, int(counts.max()))])
 
-    def cells(self, mixture: Mixture, seed: int) -> Int[Tensor, "n"]:
+    def cells(self, profiles: Float[Tensor, "n levels"]) -> Int[Tensor, "n"]:
         """The cell of each row."""
-        return torch.cdist(_profiles(mixture, seed), self.centres).argmin(-1)
+        return torch.cdist(profiles, self.centres).argmin(-1)
 
 
 def split_for_partition(n: int) -> tuple[Tensor, Tensor]:
@@ -146,8 +146,8 @@ def split_for_partition(n: int) -> tuple[Tensor, Tensor]:
     return order[:n_first], order[n_first:]
 
 
-def _profiles(mixture: Mixture, seed: int) -> Float[Tensor, "n levels"]:
-    """Quantiles of log p(Y): of numbers from evenly spread levels, of vectors from draws."""
+def profiles_of(mixture: Mixture, seed: int) -> Float[Tensor, "n levels"]:
+    """Quantiles of log p(Y): of numbers from evenly spread levels, of vectors from draws by this seed."""
     n = _LEVELS_OF_A_PROFILE
     levels = (torch.arange(n, dtype=mixture.dtype) + 0.5) / n
     if isinstance(mixture.family, ScalarFamily):
