@@ -1,3 +1,6 @@
+# Peers are imported where they are used.
+# ruff: noqa: PLC0415
+# pyright: reportMissingImports=false
 """Forecasts before and after calibration, coverage of conformal sets over 200 resplits, and their sizes beside peers.
 
 python benchmarks/conformal.py [--sets NAME ...] [--output conformal.md]
@@ -6,11 +9,11 @@ One model for each data set (preset "fast", at most 3,000 rows) and one set of p
 most 4,000), half of which calibrate and half of which judge. The coverage is that of 200 ways to halve them: that of one
 of them follows a beta-binomial law (n rows to calibrate, m to judge), whatever the model, if the method keeps its
 promise; the mean of 200 has their standard error. Sizes and the worst group are means over ten of these ways. The peers,
-MAPIE and crepes, have scikit-learn's histogram gradient boosting, fitted on the same rows; with --no-peers they are
-left out. The data are found through MIXTURA_DATA, or in ../shared/data.
+MAPIE and crepes, have scikit-learn's histogram gradient boosting, fitted on the same rows. The data are found through MIXTURA_DATA, or in ../shared/data.
 """
 
 import argparse
+import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -147,12 +150,12 @@ def boosted(X: pd.DataFrame, y: np.ndarray, level: float | None) -> HistGradient
 
 def peers(X: np.ndarray, y: np.ndarray) -> dict[str, Callable[[Any, Any, Any], np.ndarray]]:
     """By name, what makes intervals for rows of rows that calibrate."""
-    from crepes import WrapRegressor  # pyright: ignore[reportMissingImports]
-    from crepes.extras import (  # pyright: ignore[reportMissingImports]
+    from crepes import WrapRegressor
+    from crepes.extras import (
         DifficultyEstimator,
         MondrianCategorizer,
     )
-    from mapie.regression import (  # pyright: ignore[reportMissingImports]
+    from mapie.regression import (
         ConformalizedQuantileRegressor,
         SplitConformalRegressor,
     )
@@ -190,14 +193,12 @@ def numbers(X: pd.DataFrame) -> np.ndarray:
     return pd.get_dummies(X, dummy_na=True, dtype=float).fillna(-999.0).to_numpy()
 
 
-def sizes(
-    sets: Sets, name: str, X: np.ndarray, X_train: np.ndarray, y_train: np.ndarray, with_peers: bool
-) -> list[dict[str, Any]]:
+def sizes(sets: Sets, name: str, X: np.ndarray, X_train: np.ndarray, y_train: np.ndarray) -> list[dict[str, Any]]:
     """Mean and median size in standard deviations of y, coverage, and that of the worst of ten groups."""
     y, unit = sets.y.numpy(), y_train.std()
     group = pd.qcut(pd.Series(boosted(X_train, y_train, None).predict(X)), 10, labels=False, duplicates="drop")
     found: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-    others = peers(X_train, y_train) if with_peers else {}
+    others = peers(X_train, y_train)
     for seed in range(N_FOR_SIZES):
         own, asked = halves(len(y), seed)
         for method in sets.scores:
@@ -236,10 +237,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--output", type=Path, default=Path("conformal.md"))
-    parser.add_argument("--no-peers", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    logging.disable()  # of unsorted quantiles
     before_after, coverages, beside = [], [], []
     for name in asked.sets:
         table, target = SETS[name]()
@@ -260,9 +261,7 @@ def main() -> None:
         coverages += coverage_over_resplits(sets, name)
         if name in BESIDE_PEERS:
             encoded = numbers(X)
-            beside += sizes(
-                sets, name, encoded[n_train:], encoded[:n_train], y[:n_train], with_peers=not asked.no_peers
-            )
+            beside += sizes(sets, name, encoded[n_train:], encoded[:n_train], y[:n_train])
         print(name, flush=True)
         tables = [markdown(rows) for rows in (before_after, coverages, beside) if rows]
         about = ", ".join(f"{key}: {value}" for key, value in circumstances().items())
