@@ -5,11 +5,13 @@
 
 python benchmarks/conformal.py [--sets NAME ...] [--output conformal.md]
 
-One model for each data set (preset "fast", at most 3,000 rows) and one set of predicted densities for its other rows (at
-most 4,000), half of which calibrate and half of which judge. The coverage is that of 200 ways to halve them: that of one
-of them follows a beta-binomial law (n rows to calibrate, m to judge), whatever the model, if the method keeps its
-promise; the mean of 200 has their standard error. Sizes and the worst group are means over ten of these ways. The peers,
-MAPIE and crepes, have scikit-learn's histogram gradient boosting, fitted on the same rows. The data are found through MIXTURA_DATA, or in ../shared/data.
+One model for each data set (preset "fast", at most 3,000 rows) and one set of predicted densities for its other rows
+(at most 4,000), half of which calibrate and half of which judge. The coverage is that of 200 ways to halve them: that
+of one of them follows a beta-binomial law (n rows to calibrate, m to judge), whatever the model, if the method keeps its
+promise; the mean of 200 has their standard error, of which 2.576 are given. Sizes, in standard deviations of y, and the
+worst group are of ten of these ways; the groups are tenths of the rows by the mean that gradient boosting predicts. The
+peers, MAPIE and crepes, have scikit-learn's histogram gradient boosting, fitted on the same rows. The data are found
+through MIXTURA_DATA, or in ../shared/data.
 """
 
 import argparse
@@ -142,7 +144,7 @@ def coverage_over_resplits(sets: Sets, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def boosted(X: pd.DataFrame, y: np.ndarray, level: float | None) -> HistGradientBoostingRegressor:
+def boosted(X: np.ndarray, y: np.ndarray, level: float | None) -> HistGradientBoostingRegressor:
     """A quantile by gradient boosting, or the mean."""
     loss = {"loss": "quantile", "quantile": level} if level is not None else {}
     return HistGradientBoostingRegressor(**loss, early_stopping=True, random_state=0).fit(X, y)

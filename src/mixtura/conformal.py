@@ -125,7 +125,7 @@ class Partition:
     def fit(cls, profiles: Float[Tensor, "n levels"]) -> "Partition":
         """By k-means, each cell with at least 20 of these rows; one cell for every 250 / 4 rows, at most ten."""
         n_cells = min(_MOST_CELLS, max(1, int(len(profiles) // (_ROWS_OF_A_CELL * _SHARE_OF_THE_PARTITION))))
-        n_cells = min(n_cells, len(profiles.unique(dim=0)))
+        n_cells = min(n_cells, len(profiles.round(decimals=6).unique(dim=0)))
         found = KMeans(n_cells, n_init=5, random_state=0).fit(profiles.numpy())
         centres = torch.as_tensor(found.cluster_centers_).to(profiles)
         counts = torch.bincount(torch.as_tensor(found.labels_).long(), minlength=n_cells)
