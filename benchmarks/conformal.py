@@ -7,11 +7,11 @@ python benchmarks/conformal.py [--sets NAME ...] [--output conformal.md]
 
 One model for each data set (preset "fast", at most 3,000 rows) and one set of predicted densities for its other rows
 (at most 4,000), half of which calibrate and half of which judge. The coverage is that of 200 ways to halve them: that
-of one of them follows a beta-binomial law (n rows to calibrate, m to judge), whatever the model, if the method keeps its
-promise; the mean of 200 has their standard error, of which 2.576 are given. Sizes, in standard deviations of y, and the
-worst group are of ten of these ways; the groups are tenths of the rows by the mean that gradient boosting predicts. The
-peers, MAPIE and crepes, have scikit-learn's histogram gradient boosting, fitted on the same rows. The data are found
-through MIXTURA_DATA, or in ../shared/data.
+of one of them follows a beta-binomial law (n rows to calibrate, m to judge), whatever the model, if the method keeps
+its promise; the mean of 200 has their standard error, of which 2.576 are given. Sizes, in standard deviations of y, and
+the worst group are of ten of these ways; the groups are tenths of the rows by the mean that gradient boosting predicts.
+The peers, MAPIE and crepes, have scikit-learn's histogram gradient boosting, fitted on the same rows. The data are
+found through MIXTURA_DATA, or in ../shared/data.
 """
 
 import argparse
