@@ -249,6 +249,7 @@ def circumstances() -> dict[str, Any]:
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     wanted = {"torch", "scikit-learn", "ngboost", "catboost", "xgboostlss", "xgboost", "treeffuser", "lightgbm", "zuko"}
+    wanted |= {"mapie", "crepes"}
     found = {package.name.lower(): package.version for package in importlib.metadata.distributions()}
     return {
         "date": datetime.now(UTC).date().isoformat(),

@@ -28,6 +28,7 @@ def shell_blocks() -> list[tuple[str, str]]:
 def test_shell_blocks_do_what_they_say(name, block):
     trips = datasets.load_taxi().head(150)
     trips.to_csv("trips.csv", index=False)
+    datasets.load_taxi().tail(50).to_csv("held_out.csv", index=False)
     trips.drop(columns="tip_usd").tail(5).to_csv("new.csv", index=False)
     for line in filter(None, (line.split("#")[0].strip() for line in block.splitlines())):
         words = shlex.split(line)

@@ -1,6 +1,8 @@
 """Mixtura learns the whole conditional density p(y | x) with mixture density networks."""
 
 from . import datasets, families, metrics, plots
+from .calibrated import Calibrated, Conformal
+from .calibration import Recalibrated, Temperature, fit_temperature
 from .chain import MDNChain
 from .diagnosis import Diagnosis, Finding
 from .ensemble import Decomposition, decompose
@@ -12,7 +14,7 @@ from .learner import FitReport
 from .mixture import Mixture
 from .modes import Modes
 from .nets import MDN, MLP, MixtureHead
-from .regions import Region
+from .regions import JointRegion, Region
 from .scores import (
     brier,
     cde_loss,
@@ -38,11 +40,14 @@ __all__ = [
     "FAMILIES",
     "MDN",
     "MLP",
+    "Calibrated",
+    "Conformal",
     "Decomposition",
     "Diagnosis",
     "Estimate",
     "Finding",
     "FitReport",
+    "JointRegion",
     "MDNChain",
     "MDNRegressor",
     "MixturaError",
@@ -50,8 +55,10 @@ __all__ = [
     "Mixture",
     "MixtureHead",
     "Modes",
+    "Recalibrated",
     "Region",
     "Selection",
+    "Temperature",
     "brier",
     "cde_loss",
     "censored_nll",
@@ -61,6 +68,7 @@ __all__ = [
     "dss",
     "energy_score",
     "families",
+    "fit_temperature",
     "get_family",
     "hdr_level",
     "interval_score",

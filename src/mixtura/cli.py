@@ -1,4 +1,4 @@
-"""The command line: fit, predict, info, diagnose, demo. Exit code 0: success, 1: bad input, 2: a call without sense."""
+"""The command line. Exit code 0 is success, 1 bad input, 2 a call that makes no sense."""
 
 import json
 import sys
@@ -6,20 +6,23 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from .calibrated import Calibrated, Conformal, conform
 from .demo import run_demo
 from .diagnosis import Diagnosis
 from .errors import MixturaError, MixturaWarning
 from .estimator import MDNRegressor, load
+from .regions import Region
 from .storage import check_free
 
 app = typer.Typer(
@@ -107,12 +110,8 @@ def fit(
         data = read_table(table)
         _require(data, target + (drop or []), table)
         lacking = data[target].isna().any(axis=1)
-        if lacking.all():
-            fix = "choose another column, or mend the export"
-            raise MixturaError("E-target-nan", f"no row with a value of {', '.join(target)}", "numbers", fix)
-        if lacking.any():
-            _err.print(f"note: {int(lacking.sum())} rows without {', '.join(target)} are left out", style="yellow")
-            data = data[~lacking]
+        _check_some(lacking.to_numpy(), target)
+        data = data[~lacking]
         X = data.drop(columns=target + (drop or []))
         if "Unnamed: 0" in X:
             _err.print("note: column 'Unnamed: 0' has no name; if it counts rows, --drop 'Unnamed: 0'", style="yellow")
@@ -132,6 +131,80 @@ def fit(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` made.")],
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet file with rows that were not in the fit.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the calibrated model.")],
+    method: Annotated[
+        str, typer.Option(help="temperature, pit or local for densities; hpd_split, cqr or cd_split for sets.")
+    ] = "temperature",
+    groups: Annotated[str | None, typer.Option(help="Column of groups, each of which gets the coverage.")] = None,
+) -> None:
+    """Correct the densities of a model on rows that it has not seen, or make sets with a promised coverage of them."""
+    with _one_line():
+        check_free(output)
+        fitted = load(model)
+        data, X, y = _labelled(_network_of(fitted), table, [groups] if groups else [])
+        own = None if groups is None else data[groups].astype(str)
+        if isinstance(fitted, MDNRegressor):
+            calibrated = fitted.calibrate(X, y, method, own)  # pyright: ignore[reportArgumentType]
+        else:
+            calibrated = conform(fitted, X, y, method, own)  # pyright: ignore[reportArgumentType]
+        calibrated.save(output)
+    _err.print(f"{len(data)} rows, method {method}: written to {output}", markup=False)
+
+
+def _network_of(model: Any) -> MDNRegressor:
+    """The model that was fitted, of what calibration made of it."""
+    while isinstance(model, Calibrated | Conformal):
+        model = model.model
+    return model
+
+
+def _features(model: MDNRegressor, path: Path, others: list[str]) -> tuple[pd.DataFrame, Any]:
+    """A table, and the part of it that the model takes; `others` are columns that must be there, too."""
+    columns = model.encoder_.columns_
+    data = read_table(path, [column.name for column in columns if column.is_category and column.name])
+    names = [column.name for column in columns if column.name is not None]
+    _require(data, names + others, path)
+    if not names:  # a model that was fitted on an array
+        return data, data.drop(columns=others).to_numpy()
+    if not hasattr(model, "feature_names_in_"):  # its names were numbers
+        return data, data[names].set_axis(range(len(names)), axis=1)
+    return data, data[names]
+
+
+def _labelled(model: MDNRegressor, path: Path, others: Sequence[str] = ()) -> tuple[pd.DataFrame, Any, Any]:
+    """A table, the features and the target in it; rows without a target are left out, and it is said how many."""
+    targets = _target_names(model)
+    data, X = _features(model, path, [*targets, *others])
+    lacking = data[targets].isna().any(axis=1).to_numpy()
+    _check_some(lacking, targets)
+    data, X = data[~lacking], X[~lacking]
+    return data, X, data[targets[0]] if len(targets) == 1 else data[targets]
+
+
+def _check_some(lacking: NDArray[np.bool_], targets: list[str]) -> None:
+    """Say how many rows have no target; raise where none has one."""
+    if lacking.all():
+        fix = "choose another column, or mend the export"
+        raise MixturaError("E-target-nan", f"no row with a value of {', '.join(targets)}", "numbers", fix)
+    if lacking.any():
+        _err.print(f"note: {int(lacking.sum())} rows without {', '.join(targets)} are left out", style="yellow")
+
+
+def _set_columns(model: Conformal, X: Any, coverage: float, groups: pd.Series | None) -> dict[str, np.ndarray]:
+    """Ends of the intervals, and the size, of predicted sets; of vectors the size alone."""
+    region = model.predict_set(X, coverage, groups)
+    columns = {"set_size": region.size.numpy()}
+    if isinstance(region, Region):
+        for i in range(region.lower.shape[-1]):
+            ends = {"lower": region.lower, "upper": region.upper}
+            columns |= {f"set_{name}_{i + 1}": end[:, i].numpy() for name, end in ends.items()}
+    return columns
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` made.")],
     table: Annotated[Path, typer.Argument(help="CSV or Parquet file with the features.")],
@@ -141,31 +214,31 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="CSV or Parquet; standard output if none.")
     ] = None,
     random_state: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    coverage: Annotated[
+        float | None, typer.Option(help="Adds sets with this coverage, of a model that was calibrated for them.")
+    ] = None,
+    groups: Annotated[str | None, typer.Option(help="Column of groups, if the calibration had one.")] = None,
 ) -> None:
     """Mean, standard deviation, quantiles and samples for each row of a table."""
     with _one_line():
         fitted = load(model)
         levels = _parse_levels(quantiles)
-        X = _features(fitted, _read_for(fitted, table), table)
+        if coverage is not None and not isinstance(fitted, Conformal):
+            fix = "run `mixtura calibrate --method hpd_split` first"
+            raise MixturaError("E-parameter", f"--coverage {coverage} of a model without sets", "one with sets", fix)
+        data, X = _features(_network_of(fitted), table, [groups] if groups else [])
         random = _random_state(random_state)
-        starts = range(0, len(X), _CHUNK_ROWS)
+        starts = range(0, len(data), _CHUNK_ROWS)
         chunks = track(starts, "predicting", console=_err, transient=True, disable=len(starts) == 1)
-        parts = [_predict_chunk(fitted, X[start : start + _CHUNK_ROWS], levels, samples, random) for start in chunks]
+        parts = []
+        for start in chunks:
+            rows = X[start : start + _CHUNK_ROWS]
+            part = _predict_chunk(fitted, rows, levels, samples, random)
+            if coverage is not None:
+                own = None if groups is None else data[groups][start : start + _CHUNK_ROWS].astype(str)
+                part = part.assign(**_set_columns(fitted, rows, coverage, own))
+            parts.append(part)
         _write_table(pd.concat(parts, ignore_index=True), output)
-
-
-def _read_for(model: MDNRegressor, path: Path) -> pd.DataFrame:
-    """A table in which the model's categories keep their spelling."""
-    columns = model.encoder_.columns_
-    return read_table(path, [column.name for column in columns if column.is_category and column.name])
-
-
-def _features(model: MDNRegressor, data: pd.DataFrame, path: Path) -> pd.DataFrame | np.ndarray:
-    names = [column.name for column in model.encoder_.columns_ if column.name is not None]
-    _require(data, names, path)
-    if names and not hasattr(model, "feature_names_in_"):  # its names were numbers
-        return data[names].set_axis(range(len(names)), axis=1)
-    return data[names] if names else data.to_numpy()  # a model that was fitted on an array
 
 
 def _random_state(seed: int) -> np.random.RandomState:
@@ -200,7 +273,7 @@ def _parse_levels(text: str) -> list[float]:
 
 
 def _predict_chunk(
-    model: MDNRegressor,
+    model: MDNRegressor | Calibrated | Conformal,
     X: pd.DataFrame | np.ndarray,
     levels: list[float],
     n_samples: int,
@@ -214,7 +287,7 @@ def _predict_chunk(
         model.sample(X, n_samples, random).reshape(n, n_samples, -1) if n_samples else np.empty((n, 0, mean.shape[1]))
     )
     columns: dict[str, np.ndarray] = {}
-    targets = _target_names(model)
+    targets = _target_names(_network_of(model))
     for dim, name in enumerate(targets):
         prefix = f"{name}_" if len(targets) > 1 else ""
         columns |= {f"{prefix}mean": mean[:, dim], f"{prefix}std": std[:, dim]}
@@ -247,10 +320,10 @@ def info(model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` m
     """What a saved model was made from, and how its training went."""
     with _one_line():
         fitted = load(model)
-    _print_info(fitted, model)
+    _print_info(_network_of(fitted), model, fitted)
 
 
-def _print_info(model: MDNRegressor, path: Path) -> None:
+def _print_info(model: MDNRegressor, path: Path, calibrated: Any = None) -> None:
     report = model.fit_report_
     table = Table(title=escape(str(path)), show_header=False, title_justify="left")
     features = [column.name or f"x{i}" for i, column in enumerate(model.encoder_.columns_)]
@@ -266,6 +339,9 @@ def _print_info(model: MDNRegressor, path: Path) -> None:
     table.add_row("training", f"{report.n_epochs} epochs in {report.seconds:.1f} s, {kept} kept")
     if report.n_skipped_steps:
         table.add_row("skipped steps", str(report.n_skipped_steps))
+    while isinstance(calibrated, Calibrated | Conformal):
+        table.add_row("calibration", escape(calibrated.summary))
+        calibrated = calibrated.model
     _out.print(table)
 
 
@@ -277,15 +353,12 @@ def diagnose(
 ) -> None:
     """How a saved model fares, in sentences, and what to change."""
     with _one_line():
-        fitted = load(model)
+        fitted = _network_of(load(model))
         if table is None:
             found = fitted.diagnose()
         else:
-            data, targets = _read_for(fitted, table), _target_names(fitted)
-            _require(data, targets, table)
-            data = data.dropna(subset=targets)
-            X = _features(fitted, data.drop(columns=targets) if fitted.target_names_ is None else data, table)
-            found = fitted.diagnose(X, data[targets[0]] if len(targets) == 1 else data[targets])
+            _, X, y = _labelled(fitted, table)
+            found = fitted.diagnose(X, y)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:

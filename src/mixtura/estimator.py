@@ -24,6 +24,16 @@ from torch import Tensor
 
 from .answers import Answers, as_random, check_fitted
 from .background import fit_share
+from .calibrated import (
+    Calibrated,
+    Conformal,
+    Correction,
+    Method,
+    check_method,
+    conform,
+    correct,
+    restore_calibrated,
+)
 from .checkpoint import Checkpoint, fingerprint
 from .constraints import CONSTRAINTS, is_int
 from .diagnosis import Diagnosis, diagnose
@@ -599,6 +609,62 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         check_fitted(self)
         return diagnose(self, None if X is None and y is None else self._sample(X, y, None, reset=False))
 
+    # Calibration ----------------------------------------------------------------------------------------------
+
+    def calibrate(
+        self, X: Any, y: Any, method: Method = "temperature", groups: ArrayLike | None = None
+    ) -> Calibrated | Conformal:
+        """A model made of this one and rows that it has not seen: with better densities, or with sets that keep a
+        promise. It answers all that this one does; this one stays as it is.
+
+        Parameters
+        ----------
+        X, y
+            Rows that were not in `fit`.
+        method
+            Of densities: ``"temperature"``, one number for the scale of the components and one for the sharpness of
+            their weights: a mixture stays one; ``"pit"``, the levels of the cdf corrected, the same way for all rows;
+            ``"local"``, in a way that depends on x. Of sets: ``"hpd_split"``, those of highest density; ``"cqr"``,
+            central intervals; ``"cd_split"``, sets of highest density with thresholds of their own for rows whose
+            densities are alike. See docs/calibration.md.
+        groups
+            For sets: a value for each row (a number or a text); the coverage is then promised in each group.
+
+        Returns
+        -------
+        Calibrated or Conformal
+            The latter with `predict_set(X, coverage, groups)`.
+
+        Raises
+        ------
+        MixturaError
+            ``E-parameter`` for an unknown method, ``E-scalar-only`` where a method has no meaning for a vector,
+            ``E-target-type`` for intervals as a target (but with ``"temperature"``), ``E-calibration-groups``.
+
+        References
+        ----------
+        Guo et al. (2017); Dey et al. (2022); Izbicki, Shimizu and Stern (2022); Romano, Patterson and Candès (2019).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.uniform(size=(600, 1))
+        >>> y = X[:, 0] + 0.1 * rng.normal(size=600)
+        >>> model = MDNRegressor(n_components=1, preset="plain", max_epochs=30, random_state=0).fit(X[:300], y[:300])
+        >>> model.calibrate(X[300:], y[300:], method="hpd_split").predict_set([[0.5]], coverage=0.9).count
+        tensor([1])
+        """
+        check_fitted(self)
+        check_method(method)
+        if method in get_args(Correction):
+            if groups is not None:
+                fix = 'take "hpd_split", "cqr" or "cd_split", or calibrate group by group'
+                raise MixturaError("E-calibration-groups", f"groups with method={method!r}", "no groups", fix)
+            scores = MDNRegressor(3, preset="plain", family="normal", scale_floor=0.25, random_state=0)
+            return correct(self, X, y, method, scores)  # pyright: ignore[reportArgumentType]
+        return conform(self, X, y, method, groups)  # pyright: ignore[reportArgumentType]
+
     # On disk --------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -613,8 +679,9 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         write_folder(path, *state_of(self))
 
 
-def load(path: str | os.PathLike[str]) -> MDNRegressor:
-    """Read a model that `MDNRegressor.save` wrote; it predicts bit for bit as the saved one did. Nothing is run.
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a model that `save` wrote, an `MDNRegressor` or what its `calibrate` made; it predicts bit for bit as the
+    saved one did. Nothing is run.
 
     Raises
     ------
@@ -623,10 +690,16 @@ def load(path: str | os.PathLike[str]) -> MDNRegressor:
     """
     manifest, tensors = read_folder(path)
     try:
-        model = MDNRegressor(**manifest["parameters"])
-        restore(model, manifest, tensors)
+        return _restored(manifest, tensors)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise corrupt(Path(path), error) from error
+
+
+def _restored(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> MDNRegressor | Calibrated | Conformal:
+    if "calibration" in manifest:
+        return restore_calibrated(manifest, tensors, _restored)
+    model = MDNRegressor(**manifest["parameters"])
+    restore(model, manifest, tensors)
     return model
 
 

@@ -12,6 +12,7 @@ from .checkpoint import under
 from .constraints import is_int
 from .families import describe, from_description, get_family
 from .learner import FitReport
+from .mixture import Mixture
 from .nets import MDN
 from .presets import Preset
 from .tables import TableEncoder
@@ -125,6 +126,22 @@ def restore(model: Any, manifest: dict[str, Any], tensors: dict[str, Tensor]) ->
     model.fit_report_ = FitReport(**manifest["report"])
     if not np.isfinite(model.fit_report_.best_nll):
         raise ValueError("the report has no finite NLL")
+
+
+def mixture_state(mixture: Mixture) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A mixture: its family as JSON can hold it, and its tensors."""
+    parameters = mixture.family.parameters(mixture.components)
+    tensors = {"logits": mixture.logits, **{f"parameter.{i}": parameter for i, parameter in enumerate(parameters)}}
+    if mixture.atoms is not None:
+        tensors["atoms"] = mixture.atoms
+    return describe(mixture.family), {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def restore_mixture(description: dict[str, Any], tensors: dict[str, Tensor]) -> Mixture:
+    """The mixture that `mixture_state` described."""
+    parameters = under("parameter.", tensors)
+    components = from_description(description).from_parameters(*(parameters[str(i)] for i in range(len(parameters))))
+    return Mixture(tensors["logits"], components, tensors.get("atoms"), validate_args=True)
 
 
 def plain(value: Any) -> Any:

@@ -19,7 +19,12 @@ ROWS_TO_SOLVE = 65_536
 
 
 def solve_icdf(
-    logits: Tensor, family: ScalarFamily, components: Distribution, level: Tensor, atoms: Tensor | None = None
+    logits: Tensor,
+    family: ScalarFamily,
+    components: Distribution,
+    level: Tensor,
+    atoms: Tensor | None = None,
+    from_above: bool = False,
 ) -> Tensor:
     """The least y at which F(y) = sum_k w_k F_k(y) reaches `level`, to floating-point precision; differentiable once.
 
@@ -33,6 +38,8 @@ def solve_icdf(
         Probabilities in [0, 1], shape (*S, *B).
     atoms
         Values that carry the last A weights, shape (*B, A).
+    from_above
+        Whether `level` is 1 - F(y), which keeps the digits of a small one.
 
     Notes
     -----
@@ -58,6 +65,8 @@ def solve_icdf(
     k = components.batch_shape[-1]
     is_upper = flat_level > 0.5
     tail = torch.where(is_upper, 1 - flat_level, flat_level)  # exact: 1 - level is, for level >= 1/2
+    if from_above:
+        is_upper, flat_level = ~is_upper, torch.where(tail > 0, (1 - flat_level).clamp(0, 1 - 1e-16), 1 - flat_level)
     inputs = (logits, flat_level, atoms, *family.parameters(components))
     differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     with torch.no_grad():

@@ -43,6 +43,23 @@ class Region:
 
 
 @dataclass(frozen=True)
+class JointRegion:
+    """A set of vectors for each mixture of a batch: where it is at least as dense as a level."""
+
+    mixture: Mixture
+    log_level: Float[Tensor, "*batch"]
+    """Log density at the edge; -inf where everything is inside."""
+    size: Float[Tensor, "*batch"]
+    """Volume, from draws."""
+    size_error: Float[Tensor, "*batch"]
+    """One standard error of the size."""
+
+    def contains(self, y: Tensor) -> Bool[Tensor, ...]:
+        """Whether y, shape (*S, *B, D), is inside, the edge included."""
+        return self.mixture.log_prob(y) >= self.log_level
+
+
+@dataclass(frozen=True)
 class _Sides:
     """The two monotone sides of every peak of many rows, from a minimum up to the top; shape (m,) each."""
 
@@ -193,13 +210,18 @@ def _solve(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[_Side
 def _densest(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Lower and upper ends, (n, width), and the log density at the edge, (n,), of continuous mixtures."""
     sides, y, log_edge = _solve(family, mixture, level)
+    return *_intervals(sides, y, log_edge), log_edge
+
+
+def _intervals(sides: _Sides, y: Tensor, log_edge: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper ends, (n, width), of the sides' points that are ends of intervals above the edge, (n,)."""
     m = len(y) // 2
     edge = log_edge[sides.row]
     is_end = (sides.log_top > edge) & ((sides.log_minimum < edge) | sides.is_outer)
     is_lower, is_upper = is_end[:m], is_end[m:]
-    (lower,) = by_row(sides.row[:m][is_lower], len(mixture), y[:m][is_lower])
-    (upper,) = by_row(sides.row[m:][is_upper], len(mixture), y[m:][is_upper])
-    return lower, upper, log_edge
+    (lower,) = by_row(sides.row[:m][is_lower], len(log_edge), y[:m][is_lower])
+    (upper,) = by_row(sides.row[m:][is_upper], len(log_edge), y[m:][is_upper])
+    return lower, upper
 
 
 def _scalar_region(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -214,32 +236,55 @@ def _scalar_region(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tup
     # Atoms are infinitely dense: the heaviest come first, the continuous part when all are in.
     heaviest = masses.argsort(dim=-1, descending=True, stable=True)
     before = masses.gather(-1, heaviest).cumsum(-1) - masses.gather(-1, heaviest)
-    is_in = torch.zeros_like(masses, dtype=torch.bool).scatter(-1, heaviest, before < level[:, None]) & (masses > 0)
+    is_in = torch.zeros_like(masses, dtype=torch.bool).scatter(-1, heaviest, before < level[:, None])
+    is_in = _with_equals(masses, is_in) & (masses > 0)
     inner_level = (level - masses.sum(-1)) / share
     has_inner = inner_level > 0
     lower, upper, log_edge = _densest(family, mixture.continuous, torch.where(has_inner, inner_level, 0.5))
     lower, upper = (torch.where(has_inner[:, None], end, torch.nan) for end in (lower, upper))
-    atoms = torch.where(is_in, mixture.atoms, torch.nan)
-    is_covered = ((lower[:, None] <= atoms[..., None]) & (atoms[..., None] <= upper[:, None])).any(-1)
-    atoms = torch.where(is_covered, torch.nan, atoms)
-    lower, upper = (torch.cat([end, atoms], -1).sort(-1).values for end in (lower, upper))  # NaN comes last
+    lower, upper = _joined(lower, upper, torch.where(is_in, mixture.atoms, torch.nan))
     return lower, upper, torch.where(has_inner, log_edge + share.log(), torch.inf)
 
 
+def _joined(lower: Tensor, upper: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor]:
+    """Intervals, and those atoms, (n, A), NaN where there is none, that are in none of them."""
+    is_covered = ((lower[:, None] <= atoms[..., None]) & (atoms[..., None] <= upper[:, None])).any(-1)
+    atoms = torch.where(is_covered, torch.nan, atoms)
+    lower, upper = (torch.cat([end, atoms], -1).sort(-1).values for end in (lower, upper))  # NaN comes last
+    return lower, upper
+
+
 def _densest_numbers(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Runs of whole numbers, the most probable first until the level is reached."""
     y, mass = whole_numbers(family, mixture)
+    lower, upper, lightest = heaviest_numbers(y, mass, level)
+    return lower, upper, lightest.log()
+
+
+def heaviest_numbers(y: Tensor, mass: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs of whole numbers y, (m,), the most probable first until the level is reached, and the least mass of them."""
     order = mass.argsort(dim=-1, descending=True, stable=True)
     sorted_mass = mass.gather(-1, order)
     is_in = torch.zeros_like(mass, dtype=torch.bool)
     is_in.scatter_(-1, order, sorted_mass.cumsum(-1) - sorted_mass < level[:, None])
+    lower, upper = _runs(y, _with_equals(mass, is_in))
+    return lower, upper, torch.where(is_in, mass, torch.inf).amin(-1)
+
+
+def _with_equals(mass: Tensor, is_in: Tensor) -> Tensor:
+    """What is as heavy as the lightest that is in: it belongs to the region, as all that is as dense as its edge."""
+    least = torch.where(is_in, mass, torch.inf).amin(-1, keepdim=True)
+    return mass >= least * (1 - 1e-12)
+
+
+def _runs(y: Tensor, is_in: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the last of neighbouring numbers y, (m,), that are in, (n, m)."""
     padded = torch.nn.functional.pad(is_in, (1, 1))
     starts, ends = (
         (padded[:, 1:-1] & ~padded[:, :-2]).nonzero(as_tuple=True),
         (padded[:, 1:-1] & ~padded[:, 2:]).nonzero(as_tuple=True),
     )
-    (lower,), (upper,) = (by_row(row, len(mixture), y[place]) for row, place in (starts, ends))
-    return lower, upper, torch.where(is_in, mass, torch.inf).amin(-1).log()
+    (lower,), (upper,) = (by_row(row, len(is_in), y[place]) for row, place in (starts, ends))
+    return lower, upper
 
 
 @torch.no_grad()
@@ -262,6 +307,38 @@ def densest_region(family: ScalarFamily, mixture: Mixture, level: Tensor) -> tup
     log_edge = torch.cat([part[2] for part in parts]).reshape(mixture.batch_shape)
     lower, upper = (end.reshape(*mixture.batch_shape, width) for end in (lower, upper))
     return Region(lower, upper, size.reshape(mixture.batch_shape)), log_edge
+
+
+def _scalar_region_above(family: ScalarFamily, mixture: Mixture, log_level: Tensor) -> tuple[Tensor, Tensor]:
+    """Where mixtures with one batch axis are at least as dense as a level; atoms by their masses."""
+    if family.is_discrete:
+        y, mass = whole_numbers(family, mixture)
+        return _runs(y, mass.log() >= log_level[:, None])
+    mixture = mixture.merged_atoms()
+    inner, k = mixture.continuous, mixture.n_components
+    log_inner = log_level - mixture.logits[:, :k].logsumexp(-1)
+    sides = _Sides.of(family, inner, find_peaks(family, inner), log_inner)
+    ends, _ = _crossings(family, inner, sides, log_inner, 0.5 * (sides.minimum + sides.top))
+    lower, upper = _intervals(sides, ends, log_inner)
+    if mixture.atoms is None:
+        return lower, upper
+    return _joined(lower, upper, torch.where(mixture.logits[:, k:] >= log_level[:, None], mixture.atoms, torch.nan))
+
+
+@torch.no_grad()
+def region_above(family: ScalarFamily, mixture: Mixture, log_level: Tensor) -> Region:
+    """All y with log density (at an atom or of a count, log mass) of at least `log_level`, shape (n,); it may be empty.
+
+    Of scalar mixtures with one batch axis. Of counts among the numbers that carry all but 2e-12 of the probability.
+    """
+    step = 64 if family.is_discrete else _ROWS_IN_A_BLOCK
+    blocks = range(0, len(mixture), step) if len(mixture) else [0]
+    parts = [
+        _scalar_region_above(family, mixture[start : start + step], log_level[start : start + step]) for start in blocks
+    ]
+    width = max(lower.shape[1] for lower, _ in parts)
+    lower, upper = (torch.cat([widen(part[i], width) for part in parts]) for i in (0, 1))
+    return Region(lower, upper, (upper - lower + (1 if family.is_discrete else 0)).nansum(-1))
 
 
 @torch.no_grad()
@@ -302,6 +379,27 @@ def drawn_threshold(mixture: Mixture, level: Tensor, n_draws: int, generator: to
     index = (level * n_draws).ceil().long().clamp(1, n_draws) - 1
     index = index[..., None].expand(*mixture.batch_shape, *mixture.event_shape)
     return in_blocks(answer, mixture, index, block=rows_to_draw(mixture, n_draws))
+
+
+@torch.no_grad()
+def joint_region(mixture: Mixture, log_level: Tensor, n_draws: int = 4096) -> JointRegion:
+    """All vectors whose log density is at least `log_level`, shape batch_shape: everything where it is -inf.
+
+    Its size is the mean of 1/p(Y) over draws Y of the mixture that are inside.
+    """
+    own = mixture.own_generator()
+
+    def answer(rows: Mixture, level: Tensor) -> Tensor:
+        log_probs = rows.log_prob(rows.sample((n_draws,), own))
+        inverse = torch.where(log_probs >= level[..., 0], (-log_probs).exp(), 0)
+        return torch.stack([inverse.mean(0), inverse.std(0) / math.sqrt(n_draws)], -1)
+
+    levels = log_level[..., None].expand(*mixture.batch_shape, *mixture.event_shape)
+    size, error = in_blocks(answer, mixture, levels, n_event_axes=1, block=rows_to_draw(mixture, n_draws)).unbind(-1)
+    is_whole = log_level == -torch.inf
+    return JointRegion(
+        mixture, log_level, torch.where(is_whole, torch.inf, size), torch.where(is_whole, torch.nan, error)
+    )
 
 
 @torch.no_grad()

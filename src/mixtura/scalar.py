@@ -158,6 +158,16 @@ class ScalarAnswers(MixtureBatch):
         >>> far.icdf(torch.tensor([0.25, 0.5, 0.75])).round()
         tensor([-1000000.,        0.,  1000000.])
         """
+        return self._quantile(value, from_above=False)
+
+    def isf(self, value: Tensor | ArrayLike) -> Tensor:
+        """The quantile at 1 - value: the least y that is exceeded with probability `value`, however small that is.
+
+        Otherwise as `icdf`.
+        """
+        return self._quantile(value, from_above=True)
+
+    def _quantile(self, value: Tensor | ArrayLike, from_above: bool) -> Tensor:
         family = self._scalar_family("icdf")
         level = self._as_tensor(value)
         level = level.to(torch.promote_types(self.dtype, level.dtype))
@@ -166,7 +176,7 @@ class ScalarAnswers(MixtureBatch):
         level = level.expand(self._broadcast(level.shape))
 
         def answer(rows: ScalarAnswers, level: Tensor) -> Tensor:
-            return solve_icdf(rows.logits, family, rows.components, level, rows.atoms)
+            return solve_icdf(rows.logits, family, rows.components, level, rows.atoms, from_above)
 
         return in_blocks(answer, self, level, block=ROWS_TO_SOLVE)
 

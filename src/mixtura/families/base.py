@@ -113,6 +113,16 @@ class Family(ABC, Generic[Law]):
         """The components with the ends of their support exactly where the family has them: rounding may move them."""
         return components
 
+    def widen(self, components: Law, factor: Tensor) -> Law:
+        """The components `factor` times as wide, a number, each about its own mean (some about their centre).
+
+        Where the width of a law follows from its mean, as that of counts does, it stays as it is.
+        """
+        if self.closed_under != "affine":
+            return components
+        mean = components.mean
+        return self.affine(components, (1 - factor) * mean, factor.expand_as(mean))
+
     def mean(self, weights: Tensor, components: Law) -> Tensor:
         """Mean of the mixture with these weights, shape (*B, K), which sum to 1."""
         axis = -1 - len(components.event_shape)

@@ -198,6 +198,11 @@ class BetaFamily(BoundedFamily[ScaledBeta]):
         first, last = torch.where(b > 0, shape1, shape0), torch.where(b > 0, shape0, shape1)
         return self.from_parameters(first, last, *self.moved_ends(components, a, b))
 
+    def widen(self, components, factor) -> ScaledBeta:
+        """With its mean as it is; a narrow one is `factor` times as wide."""
+        first, last, *ends = self.parameters(components)
+        return self.from_parameters(first / factor**2, last / factor**2, *ends)
+
 
 def _dtype(components: ScaledBeta, y: Tensor) -> torch.dtype:
     return torch.promote_types(components.low.dtype, y.dtype)

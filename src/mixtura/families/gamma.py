@@ -115,6 +115,9 @@ class GammaFamily(ScalarFamily[Gamma]):
     def affine(self, components, a, b) -> Gamma:
         return self.from_parameters(components.concentration.expand((b / components.rate).shape), components.rate / b)
 
+    def widen(self, components, factor) -> Gamma:
+        return self.from_parameters(components.concentration / factor**2, components.rate / factor**2)
+
 
 def standard_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draws from gamma laws of rate 1."""

@@ -153,6 +153,10 @@ class LogNormalFamily(ScalarFamily[LogNormal]):
     def affine(self, components, a, b) -> LogNormal:
         return LogNormal(components.loc + b.log(), components.scale, validate_args=False)
 
+    def widen(self, components, factor) -> LogNormal:
+        """The logarithm, about its own mean."""
+        return LogNormal(components.loc, factor * components.scale, validate_args=False)
+
 
 def _mean_gap(log_first: Tensor, log_second: Tensor, scale: Tensor) -> Tensor:
     """E|X - Y| of positive X and Y with these log means, where log X - log Y is normal with this scale.

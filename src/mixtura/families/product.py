@@ -100,6 +100,10 @@ class ProductFamily(VectorFamily[Product]):
         parts = zip(self.families, components.laws, a.expand(shape).unbind(-1), b.expand(shape).unbind(-1), strict=True)
         return Product([family.affine(law, a, b) for family, law, a, b in parts], validate_args=False)
 
+    def widen(self, components, factor) -> Product:
+        parts = zip(self.families, components.laws, strict=True)
+        return Product([family.widen(law, factor) for family, law in parts], validate_args=False)
+
     def may_move(self, a, b):
         parts = zip(self.families, a.unbind(-1), b.unbind(-1), strict=True)
         return all(family.may_move(a, b) for family, a, b in parts)

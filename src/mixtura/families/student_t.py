@@ -144,6 +144,9 @@ class StudentTFamily(ScalarFamily[StudentT]):
     def affine(self, components, a, b) -> StudentT:
         return self.from_parameters(components.df, a + b * components.loc, b.abs() * components.scale)
 
+    def widen(self, components, factor) -> StudentT:
+        return self.from_parameters(components.df, components.loc, factor * components.scale)
+
 
 def _dtype(components: StudentT, y: Tensor) -> torch.dtype:
     return torch.promote_types(components.loc.dtype, y.dtype)

@@ -33,6 +33,10 @@ class TriangularFamily(VectorFamily[Law]):
         scale_tril = b[..., :, None] * scale_tril * b.sign()[..., None, :]
         return self.from_parameters(*shape, a + b * loc, scale_tril)
 
+    def widen(self, components, factor):
+        *shape, loc, scale_tril = self.parameters(components)
+        return self.from_parameters(*shape, loc, factor * scale_tril)
+
     def take(self, components, dims: Sequence[int]):
         *shape, loc, scale_tril = self.parameters(components)
         # Rows of L in another order are no triangle; QR of their transpose turns them back into one, without squares.

@@ -225,6 +225,11 @@ class TruncatedNormalFamily(BoundedFamily[TruncatedNormal]):
         low, high = self.moved_ends(components, a, b)
         return self.from_parameters(a + b * components.loc, b.abs() * components.scale, low, high)
 
+    def widen(self, components, factor) -> TruncatedNormal:
+        """The normal law that is cut off, about its own mean."""
+        loc, scale, *ends = self.parameters(components)
+        return self.from_parameters(loc, factor * scale, *ends)
+
 
 def ratio(difference: Tensor, scale: Tensor) -> Tensor:
     """difference/scale, without NaN in the gradient where the difference is infinite."""

@@ -224,6 +224,11 @@ class VonMisesFamily(BoundedFamily[VonMises]):
         low, high = self.moved_ends(components, a, b)
         return self.from_parameters(a + b * components.loc, components.concentration, low, high)
 
+    def widen(self, components, factor) -> VonMises:
+        """About its own direction; a narrow one is `factor` times as wide."""
+        loc, concentration, *ends = self.parameters(components)
+        return self.from_parameters(loc, concentration / factor**2, *ends)
+
 
 def wrap(y: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """y brought between low and high by whole periods."""

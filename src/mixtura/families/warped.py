@@ -213,3 +213,8 @@ class WarpedFamily(ScalarFamily[Warped]):
     def affine(self, components, a, b) -> Warped:
         parts = (a + b * components.loc, b * components.scale)
         return Warped(components.base, self.base, self.transform, *parts)
+
+    def widen(self, components, factor) -> Warped:
+        """The law that is warped."""
+        base = self.base.widen(components.base, factor)
+        return Warped(base, self.base, self.transform, components.loc, components.scale)
