@@ -34,10 +34,11 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"training"},
     {"tables", "storage", "datasets"},
     {"targets", "constraints", "selection"},
-    {"task"},
+    {"task", "reference"},
     {"trials", "modelfile"},
     {"estimator"},
-    {"metrics", "plots"},
+    {"metrics", "plots", "evaluation"},
+    {"comparison"},
     {"demo"},
     {"cli"},
 ]

@@ -1,10 +1,12 @@
 """Mixtura learns the whole conditional density p(y | x) with mixture density networks."""
 
 from . import datasets, families, metrics, plots
+from .comparison import Comparison, compare
 from .ensemble import Decomposition, decompose
 from .entropy import Estimate
 from .errors import MixturaError, MixturaWarning
 from .estimator import MDNRegressor, load, select_components
+from .evaluation import Evaluation, evaluate
 from .families import FAMILIES, get_family
 from .learner import FitReport
 from .mixture import Mixture
@@ -36,8 +38,10 @@ __all__ = [
     "FAMILIES",
     "MDN",
     "MLP",
+    "Comparison",
     "Decomposition",
     "Estimate",
+    "Evaluation",
     "FitReport",
     "MDNRegressor",
     "MixturaError",
@@ -50,11 +54,13 @@ __all__ = [
     "brier",
     "cde_loss",
     "censored_nll",
+    "compare",
     "crps",
     "datasets",
     "decompose",
     "dss",
     "energy_score",
+    "evaluate",
     "families",
     "get_family",
     "hdr_level",

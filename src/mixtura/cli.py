@@ -1,11 +1,15 @@
-"""The command line: fit, predict, info, demo. Exit code 0 is success, 1 bad input, 2 a call that makes no sense."""
+"""The command line: fit, predict, evaluate, compare, info, demo.
 
+Exit code 0 is success, 1 bad input, 2 a call that makes no sense.
+"""
+
+import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,9 +19,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from .comparison import compare as compare_forecasts
 from .demo import run_demo
 from .errors import MixturaError, MixturaWarning
 from .estimator import MDNRegressor, load
+from .evaluation import Score
+from .evaluation import evaluate as evaluate_forecast
 from .storage import check_free
 
 app = typer.Typer(
@@ -144,18 +151,99 @@ def predict(
     with _one_line():
         fitted = load(model)
         levels = _parse_levels(quantiles)
-        columns = fitted.encoder_.columns_
-        data = read_table(table, [column.name for column in columns if column.is_category and column.name])
-        names = [column.name for column in columns if column.name is not None]
-        _require(data, names, table)
-        X = data[names] if names else data.to_numpy()  # a model that was fitted on an array
-        if names and not hasattr(fitted, "feature_names_in_"):  # its names were numbers
-            X = data[names].set_axis(range(len(names)), axis=1)
+        data, X = _read_features(fitted, table)
         random = _random_state(random_state)
         starts = range(0, len(data), _CHUNK_ROWS)
         chunks = track(starts, "predicting", console=_err, transient=True, disable=len(starts) == 1)
         parts = [_predict_chunk(fitted, X[start : start + _CHUNK_ROWS], levels, samples, random) for start in chunks]
         _write_table(pd.concat(parts, ignore_index=True), output)
+
+
+def _read_features(model: MDNRegressor, path: Path) -> tuple[pd.DataFrame, Any]:
+    """A table, and what a model takes of it."""
+    columns = model.encoder_.columns_
+    data = read_table(path, [column.name for column in columns if column.is_category and column.name])
+    names = [column.name for column in columns if column.name is not None]
+    _require(data, names, path)
+    if not names:  # a model that was fitted on an array
+        return data, data.drop(columns=_target_names(model), errors="ignore").to_numpy()
+    if not hasattr(model, "feature_names_in_"):  # its names were numbers
+        return data, data[names].set_axis(range(len(names)), axis=1)
+    return data, data[names]
+
+
+def _read_rows(model: MDNRegressor, path: Path) -> tuple[Any, Any]:
+    """Features and target of the rows of a table that have a target."""
+    data, X = _read_features(model, path)
+    names = _target_names(model)
+    _require(data, names, path)
+    is_known = ~data[names].isna().any(axis=1).to_numpy()
+    if not is_known.any():
+        fix = "give a table with the values that came"
+        raise MixturaError("E-target-nan", f"no row with a value of {', '.join(names)}", "numbers", fix)
+    if not is_known.all():
+        _err.print(f"note: {int((~is_known).sum())} rows without {', '.join(names)} are left out", style="yellow")
+    y = data.loc[is_known, names]
+    return X[is_known], y[names[0]] if len(names) == 1 else y
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` made.")],
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet file with features and target, not learned from.")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON in place of a table.")] = False,
+    random_state: Annotated[int, typer.Option(help="Seed of draws, folds and bootstrap.")] = 0,
+) -> None:
+    """Whether a model is good and calibrated, on rows that it has not learned from."""
+    with _one_line():
+        _random_state(random_state)
+        fitted = load(model)
+        result = evaluate_forecast(fitted, *_read_rows(fitted, table), random_state=random_state)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    _print_table(result.table, f"{model} on {len(result.by_row)} rows of {table}")
+    _out.print(result.summary, markup=False, highlight=False)
+
+
+@app.command()
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="Folders of two models or more; then a CSV or Parquet file.")],
+    score: Annotated[str, typer.Option(help=f"What to compare: {', '.join(get_args(Score))}.")] = "nll",
+    time_ordered: Annotated[bool, typer.Option("--time-ordered", help="Rows follow each other in time.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON in place of a table.")] = False,
+) -> None:
+    """Which of several models is better, on rows that none has learned from."""
+    *folders, table = paths
+    with _one_line():
+        models = {str(folder): load(folder) for folder in folders}
+        if len(models) < 2:
+            expected, fix = "two models or more, then a table", "write mixtura compare a/ b/ test.csv"
+            raise MixturaError("E-parameter", " ".join(map(str, paths)), expected, fix)
+        targets = {tuple(_target_names(fitted)) for fitted in models.values()}
+        if len(targets) > 1:
+            got = f"models of {' and of '.join(', '.join(names) for names in sorted(targets))}"
+            raise MixturaError("E-parameter", got, "models of one target", "compare those of the same target")
+        rows = {name: _read_rows(fitted, table) for name, fitted in models.items()}
+        y = next(iter(rows.values()))[1]
+        forecasts = {name: fitted.predict_dist(rows[name][0]) for name, fitted in models.items()}
+        result = compare_forecasts(forecasts, None, y, score=score, time_ordered=time_ordered)  # pyright: ignore
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    _print_table(result.table, f"{result.score} on {result.n_rows} rows of {table}")
+    _out.print(result.summary, markup=False, highlight=False)
+
+
+def _print_table(frame: pd.DataFrame, title: str) -> None:
+    """Numbers to four digits, and nothing for those that there are not."""
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column(str(frame.index.name), overflow="fold")
+    for name in frame.columns:
+        table.add_column(str(name).replace("_", " "), justify="right")
+    for name, values in zip(frame.index, frame.to_numpy(), strict=True):
+        table.add_row(escape(str(name)), *("" if np.isnan(value) else f"{value:.4g}" for value in values))
+    _out.print(table)
 
 
 def _random_state(seed: int) -> np.random.RandomState:
