@@ -28,7 +28,8 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Of the intervals and regions that are looked at."""
 _N_DRAWS = 199
 """For highest-density regions; with y itself there are 200, so that no level falls between two of them."""
-_DISTANCES_OF_A_ROW = 400**2
+_POINTS_OF_A_ROW = 128
+"""Of which the energy score takes all distances; the default model has 161 components, and two points of each."""
 _CALIBRATION_LEVELS = np.arange(1, 100) / 100
 _N_RESAMPLES = 200
 _KS_EXPECTED = math.sqrt(math.pi / 2) * math.log(2)
@@ -137,7 +138,7 @@ def evaluate(
     if target.upper is not None:
         return _finished(metrics, losses, {}, measure_of(density))
     generator = torch.Generator().manual_seed(random_state)
-    y_values = torch.as_tensor(target.values)
+    y_values = torch.tensor(target.values)
     score: Score = "crps" if y_values.ndim == 1 else "energy"
     losses[score] = losses_of(density, target, score, generator)
     metrics[score] = _mean(losses[score])
@@ -213,19 +214,19 @@ def losses_of(
         ``E-target-type`` for intervals, of which there is only the NLL, and only of a mixture; ``E-scalar-only``,
         ``E-vector-only`` for scores of another kind of target.
     """
-    y = torch.as_tensor(target.values)
+    y = torch.tensor(target.values)
     if target.upper is not None:
         if score != "nll" or not isinstance(density, Mixture):
             got, fix = f"{score} of intervals", "take the nll of a mixture, or known values"
             raise MixturaError("E-target-type", got, "known targets", fix)
-        return censored_nll(density, y, torch.as_tensor(target.upper), reduction="none").numpy()
+        return censored_nll(density, y, torch.tensor(target.upper), reduction="none").numpy()
     if score == "nll":
         losses = nll(density, y, reduction="none") if isinstance(density, Mixture) else -density.log_prob(y)
     elif score == "crps":
         losses = crps(density, y, reduction="none") if isinstance(density, Mixture) else density.crps(y)
     elif score == "energy":
         # Of many components few draws of each are enough, and all that time allows.
-        n_draws = max(2, math.isqrt(_DISTANCES_OF_A_ROW) // getattr(density, "n_components", 1))
+        n_draws = max(2, _POINTS_OF_A_ROW // getattr(density, "n_components", 1))
         losses = energy_score(density, y, reduction="none", n_draws=n_draws, generator=generator)
     elif score == "squared_error":
         return _distance(density, y, density.mean) ** 2

@@ -44,7 +44,7 @@ class Reference:
     @classmethod
     def of(cls, X: Table | None, target: Target, forecast: object, seed: int) -> "Reference":
         """Of the law of a forecast's own components and with its atoms, if it is a mixture whose law y may have."""
-        y = torch.as_tensor(target.values)
+        y = torch.tensor(target.values)
         family = get_family("normal", y.shape[1] if y.ndim == 2 else None)
         atoms = shared_atoms(forecast)
         if isinstance(forecast, Mixture):
