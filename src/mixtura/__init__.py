@@ -4,11 +4,13 @@ from . import datasets, families, metrics, plots
 from .calibrated import Calibrated, Conformal
 from .calibration import Recalibrated, Temperature, fit_temperature
 from .chain import MDNChain
+from .comparison import Comparison, compare
 from .diagnosis import Diagnosis, Finding
 from .ensemble import Decomposition, decompose
 from .entropy import Estimate
 from .errors import MixturaError, MixturaWarning
 from .estimator import MDNRegressor, load, select_components
+from .evaluation import Evaluation, evaluate
 from .families import FAMILIES, get_family
 from .learner import FitReport
 from .mixture import Mixture
@@ -41,10 +43,12 @@ __all__ = [
     "MDN",
     "MLP",
     "Calibrated",
+    "Comparison",
     "Conformal",
     "Decomposition",
     "Diagnosis",
     "Estimate",
+    "Evaluation",
     "Finding",
     "FitReport",
     "JointRegion",
@@ -62,11 +66,13 @@ __all__ = [
     "brier",
     "cde_loss",
     "censored_nll",
+    "compare",
     "crps",
     "datasets",
     "decompose",
     "dss",
     "energy_score",
+    "evaluate",
     "families",
     "fit_temperature",
     "get_family",

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,13 @@ from rich.progress import track
 from rich.table import Table
 
 from .calibrated import Calibrated, Conformal, conform
+from .comparison import compare as compare_forecasts
 from .demo import run_demo
 from .diagnosis import Diagnosis
 from .errors import MixturaError, MixturaWarning
 from .estimator import MDNRegressor, load
+from .evaluation import Score
+from .evaluation import evaluate as evaluate_forecast
 from .regions import Region
 from .storage import check_free
 
@@ -168,7 +171,7 @@ def _features(model: MDNRegressor, path: Path, others: list[str]) -> tuple[pd.Da
     names = [column.name for column in columns if column.name is not None]
     _require(data, names + others, path)
     if not names:  # a model that was fitted on an array
-        return data, data.drop(columns=others).to_numpy()
+        return data, data.drop(columns=[*others, *_target_names(model)], errors="ignore").to_numpy()
     if not hasattr(model, "feature_names_in_"):  # its names were numbers
         return data, data[names].set_axis(range(len(names)), axis=1)
     return data, data[names]
@@ -239,6 +242,66 @@ def predict(
                 part = part.assign(**_set_columns(fitted, rows, coverage, own))
             parts.append(part)
         _write_table(pd.concat(parts, ignore_index=True), output)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` made.")],
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet file with features and target, not learned from.")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON in place of a table.")] = False,
+    random_state: Annotated[int, typer.Option(help="Seed of draws, folds and bootstrap.")] = 0,
+) -> None:
+    """Whether a model is good and calibrated, on rows that it has not learned from."""
+    with _one_line():
+        _random_state(random_state)
+        fitted = load(model)
+        _, X, y = _labelled(_network_of(fitted), table)
+        result = evaluate_forecast(fitted, X, y, random_state=random_state)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    _print_table(result.table, f"{model} on {len(result.by_row)} rows of {table}")
+    _out.print(result.summary, markup=False, highlight=False)
+
+
+@app.command()
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="Folders of two models or more; then a CSV or Parquet file.")],
+    score: Annotated[str, typer.Option(help=f"What to compare: {', '.join(get_args(Score))}.")] = "nll",
+    time_ordered: Annotated[bool, typer.Option("--time-ordered", help="Rows follow each other in time.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON in place of a table.")] = False,
+) -> None:
+    """Which of several models is better, on rows that none has learned from."""
+    *folders, table = paths
+    with _one_line():
+        models = {str(folder): load(folder) for folder in folders}
+        if len(models) < 2:
+            expected, fix = "two models or more, then a table", "write mixtura compare a/ b/ test.csv"
+            raise MixturaError("E-parameter", " ".join(map(str, paths)), expected, fix)
+        targets = {tuple(_target_names(_network_of(fitted))) for fitted in models.values()}
+        if len(targets) > 1:
+            got = f"models of {' and of '.join(', '.join(names) for names in sorted(targets))}"
+            raise MixturaError("E-parameter", got, "models of one target", "compare those of the same target")
+        rows = {name: _labelled(_network_of(fitted), table) for name, fitted in models.items()}
+        _, _, y = next(iter(rows.values()))
+        forecasts = {name: fitted.predict_dist(rows[name][1]) for name, fitted in models.items()}
+        result = compare_forecasts(forecasts, None, y, score=score, time_ordered=time_ordered)  # pyright: ignore
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    _print_table(result.table, f"{result.score} on {result.n_rows} rows of {table}")
+    _out.print(result.summary, markup=False, highlight=False)
+
+
+def _print_table(frame: pd.DataFrame, title: str) -> None:
+    """Numbers to four digits, and nothing for those that there are not."""
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column(str(frame.index.name), overflow="fold")
+    for name in frame.columns:
+        table.add_column(str(name).replace("_", " "), justify="right")
+    for name, values in zip(frame.index, frame.to_numpy(), strict=True):
+        table.add_row(escape(str(name)), *("" if np.isnan(value) else f"{value:.4g}" for value in values))
+    _out.print(table)
 
 
 def _random_state(seed: int) -> np.random.RandomState:
