@@ -39,7 +39,7 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"calibrated"},
     {"estimator"},
     {"metrics", "plots", "chain", "evaluation"},
-    {"comparison"},
+    {"comparison", "loading"},
     {"demo"},
     {"cli"},
 ]

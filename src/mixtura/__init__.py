@@ -9,10 +9,11 @@ from .diagnosis import Diagnosis, Finding
 from .ensemble import Decomposition, decompose
 from .entropy import Estimate
 from .errors import MixturaError, MixturaWarning
-from .estimator import MDNRegressor, load, select_components
+from .estimator import MDNRegressor, select_components
 from .evaluation import Evaluation, evaluate
 from .families import FAMILIES, get_family
 from .learner import FitReport
+from .loading import load
 from .mixture import Mixture
 from .modes import Modes
 from .nets import MDN, MLP, MixtureHead

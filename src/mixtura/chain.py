@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_consistent_length
+from torch import Tensor
 
 from .answers import as_random, check_fitted
+from .checkpoint import under
 from .constraints import is_int, is_seed
 from .errors import MixturaError, coded
 from .estimator import MDNRegressor
+from .modelfile import state_of
+from .storage import write_folder
 from .targets import as_target
 from .task import Family
 
@@ -92,8 +97,8 @@ class MDNChain(BaseEstimator):
             fix = "for a scalar target take MDNRegressor"
             raise MixturaError("E-target-shape", f"y of shape {target.values.shape}", "shape (n, D), D >= 2", fix)
         n_targets = target.values.shape[1]
-        order = range(n_targets) if self.order is None else [int(d) for d in self.order]
-        if sorted(order) != [*range(n_targets)]:
+        order = [*range(n_targets)] if self.order is None else list(self.order)
+        if not all(map(is_int(0), order)) or sorted(order) != [*range(n_targets)]:
             expected = f"each of 0 to {n_targets - 1} once"
             raise MixturaError("E-parameter", f"order={self.order!r}", expected, "give the columns of y in an order")
         if self.families is not None and len(self.families) != n_targets:
@@ -110,7 +115,7 @@ class MDNChain(BaseEstimator):
             before = [*order[:place]]
             features = _beside(X, target.values[:, before], [names[i] for i in before])
             links.append(link.fit(features, target.values[:, d], sample_weight))
-        self.links_, self.order_, self._names = links, [*order], names
+        self.links_, self.order_, self._names = links, [int(d) for d in order], names
         return self
 
     def score_samples(self, X: Any, y: Any) -> NDArray[np.float64]:
@@ -158,6 +163,37 @@ class MDNChain(BaseEstimator):
                 features = _beside(rows, drawn[:, before], [self._names[i] for i in before])
                 drawn[:, d] = link.predict_dist(features).sample((), generator)
         return drawn.reshape(n_rows, n_samples, -1)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted chain to a folder of JSON and safetensors; `mixtura.load` reads it back bit for bit.
+
+        Raises
+        ------
+        MixturaError
+            As `MDNRegressor.save` does.
+        """
+        check_fitted(self)
+        states = [state_of(link) for link in self.links_]
+        manifest = {"links": [part for part, _ in states], "order": self.order_, "names": self._names}
+        tensors = {f"link.{i}.{name}": part for i, (_, own) in enumerate(states) for name, part in own.items()}
+        write_folder(path, manifest, tensors)
+
+
+def restore_chain(
+    manifest: dict[str, Any], tensors: dict[str, Tensor], restore: Callable[[dict[str, Any], dict[str, Tensor]], Any]
+) -> MDNChain:
+    """What `MDNChain.save` described, links made by `restore`. Raises whatever an ill-formed description leads to."""
+    order, names = manifest["order"], manifest["names"]
+    if sorted(order) != [*range(len(manifest["links"]))] or not order or len(names) != len(order):
+        raise ValueError("the links of the chain are in no order")
+    chain = MDNChain(order=order)
+    chain.order_, chain._names = order, [str(name) for name in names]
+    chain.links_ = [restore(part, under(f"link.{i}.", tensors)) for i, part in enumerate(manifest["links"])]
+    chain.link = clone(chain.links_[0])
+    chain.families = (
+        None if chain.link.family == "auto" else [chain.links_[order.index(d)].family for d in range(len(order))]
+    )
+    return chain
 
 
 def _beside(X: Any, values: NDArray[np.float64], names: Sequence[str]) -> Any:

@@ -22,9 +22,10 @@ from .comparison import compare as compare_forecasts
 from .demo import run_demo
 from .diagnosis import Diagnosis
 from .errors import MixturaError, MixturaWarning
-from .estimator import MDNRegressor, load
+from .estimator import MDNRegressor
 from .evaluation import Score
 from .evaluation import evaluate as evaluate_forecast
+from .loading import load
 from .regions import Region
 from .storage import check_free
 
@@ -161,6 +162,9 @@ def _network_of(model: Any) -> MDNRegressor:
     """The model that was fitted, of what calibration made of it."""
     while isinstance(model, Calibrated | Conformal):
         model = model.model
+    if not isinstance(model, MDNRegressor):
+        fix = "load it in Python, and call sample or score_samples"
+        raise MixturaError("E-parameter", f"a {type(model).__name__}", "an MDNRegressor", fix)
     return model
 
 

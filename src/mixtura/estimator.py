@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -32,7 +31,6 @@ from .calibrated import (
     check_method,
     conform,
     correct,
-    restore_calibrated,
 )
 from .checkpoint import Checkpoint, fingerprint
 from .constraints import CONSTRAINTS, is_int
@@ -41,11 +39,11 @@ from .ensemble import Decomposition, decompose
 from .errors import MixturaError, coded, warn
 from .learner import Learner
 from .mixture import Mixture
-from .modelfile import plain, restore, state_of
+from .modelfile import plain, state_of
 from .nets import MDN
 from .presets import Preset, settings_of
 from .selection import Criterion, Selection, select
-from .storage import corrupt, read_folder, write_folder
+from .storage import write_folder
 from .tables import has_date_dtype
 from .targets import as_target
 from .task import Family, Frame, Sample, Task
@@ -677,30 +675,6 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         """
         check_fitted(self)
         write_folder(path, *state_of(self))
-
-
-def load(path: str | os.PathLike[str]) -> Any:
-    """Read a model that `save` wrote, an `MDNRegressor` or what its `calibrate` made; it predicts bit for bit as the
-    saved one did. Nothing is run.
-
-    Raises
-    ------
-    MixturaError
-        ``E-load-missing``, ``E-load-version`` or ``E-load-corrupt``.
-    """
-    manifest, tensors = read_folder(path)
-    try:
-        return _restored(manifest, tensors)
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
-        raise corrupt(Path(path), error) from error
-
-
-def _restored(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> MDNRegressor | Calibrated | Conformal:
-    if "calibration" in manifest:
-        return restore_calibrated(manifest, tensors, _restored)
-    model = MDNRegressor(**manifest["parameters"])
-    restore(model, manifest, tensors)
-    return model
 
 
 def select_components(
