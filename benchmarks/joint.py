@@ -8,7 +8,8 @@ Williams (2006) is at hand; its rows follow time, and are split in blocks. The t
 what a simulator made of them.
 
 The same rows for all ways, targets in units of their standard deviation. The NLL of the product is the sum of those of
-D scalar models; energy scores are from draws, those of the product being independent draws of the margins.
+D scalar models; energy scores are from draws, those of the product being independent draws of the margins. A chain has
+D scalar models, too, each given the coordinates before it.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import torch
 from inverse import TASKS
 from numpy.typing import NDArray
 
-from mixtura import MDNRegressor
+from mixtura import MDNChain, MDNRegressor
 from mixtura.datasets import load_taxi
 
 N_TRAIN, N_TEST, N_DRAWS, N_BLOCKS = 8000, 4000, 64, 20
@@ -94,10 +95,17 @@ def product(learn: Rows, judge: Rows, seed: int, **settings: Any) -> tuple[Array
     return np.sum([part[0] for part in parts], axis=0), np.stack([part[1] for part in parts], -1)
 
 
+def chain(learn: Rows, judge: Rows, seed: int, **settings: Any) -> tuple[Array, Array]:
+    """One model of each coordinate given those before it."""
+    model = MDNChain(MDNRegressor(random_state=seed, **settings)).fit(*learn)
+    return model.score_samples(*judge), model.sample(judge[0], N_DRAWS, seed)
+
+
 WAYS = {
     "full": partial(joint, covariance_type="full"),
     "diag": partial(joint, covariance_type="diag"),
     "product": product,
+    "chain": chain,
 }
 
 
