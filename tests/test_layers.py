@@ -37,7 +37,8 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"task"},
     {"trials", "modelfile"},
     {"estimator"},
-    {"metrics", "plots"},
+    {"metrics", "checks", "effects"},
+    {module_name(path) for path in SOURCES if path.parent.name == "plots"},
     {"demo"},
     {"cli"},
 ]

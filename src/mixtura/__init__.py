@@ -1,6 +1,7 @@
 """Mixtura learns the whole conditional density p(y | x) with mixture density networks."""
 
-from . import datasets, families, metrics, plots
+from . import checks, datasets, families, metrics, plots
+from .effects import feature_effect, permutation_importance
 from .ensemble import Decomposition, decompose
 from .entropy import Estimate
 from .errors import MixturaError, MixturaWarning
@@ -50,18 +51,21 @@ __all__ = [
     "brier",
     "cde_loss",
     "censored_nll",
+    "checks",
     "crps",
     "datasets",
     "decompose",
     "dss",
     "energy_score",
     "families",
+    "feature_effect",
     "get_family",
     "hdr_level",
     "interval_score",
     "load",
     "metrics",
     "nll",
+    "permutation_importance",
     "pit",
     "plots",
     "pool",
