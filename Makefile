@@ -6,7 +6,7 @@ PIP := .venv/$(PIP_INSTALL) -c constraints.txt
 # Small networks are slower on many threads, and two test processes share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse bench-accuracy fuzz docs clean
+.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse bench-accuracy fuzz pictures docs clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -78,6 +78,9 @@ bench-accuracy: .venv-peers/peers  ## NLL, CRPS, coverage and seconds beside pee
 
 fuzz: .venv/test  ## Random tables, targets and parameters: each ends in a sound model or a coded error (about ten minutes)
 	$(ONE_THREAD) $(BIN)/python benchmarks/fuzz.py
+
+pictures: .venv/core  ## The pictures of docs/plots.md, by running its code
+	cd docs/images && sed -n '/^```python/,/^```$$/{/^```/d;p;}' ../plots.md | $(ONE_THREAD) MPLBACKEND=Agg ../../$(BIN)/python -
 
 docs: .venv/docs  ## The documentation as a site in site/; warnings are errors
 	$(BIN)/mkdocs build --strict

@@ -59,8 +59,7 @@ def plot_pit(mixture: Mixture, y: ArrayLike, *, kind: str = "pit", n_bins: int =
     in_percent(ax.yaxis)
     ax.set_xlabel(f"PIT of {name_of(y, 'y')}" if kind == "pit" else "level of the highest-density region at y")
     ax.set_ylabel("share of rows")
-    ax.set_ylim(top=1.25 * max(table["observed"].max(), table["upper"].max()))
-    ax.legend(frameon=False, ncols=2, loc="upper center")
+    ax.legend(ncols=2, **ABOVE)
     return ax
 
 
@@ -140,8 +139,8 @@ def plot_coverage(
         if rows.any():
             ax.plot(positions[rows], table["observed"][rows], "o", color=color, ms=6, label=label)
     if by is None:
-        ax.set_xticks(positions, [f"{width:.3g}" for width in table["width"]])
-        ax.set_xlabel(f"tenths of the rows, by the width of their interval ({name_of(y, 'y')}, mean)")
+        ax.set_xticks(positions, [f"{width:.2g}" for width in table["width"]], fontsize=9)
+        ax.set_xlabel(f"mean width in each tenth of the rows, {name_of(y, 'y')}")
     else:
         longest = max(len(str(group)) for group in table.index)
         slant = {"rotation": 35, "ha": "right"} if longest * len(table) > 60 else {}
@@ -151,7 +150,7 @@ def plot_coverage(
     ax.set_ylim(max(0, lowest - 0.1 * (1 - lowest) - 0.02), 1.01)
     in_percent(ax.yaxis)
     ax.set_ylabel(f"{name_of(y, 'y')} inside of its {coverage:.0%} interval")
-    ax.legend(ncols=4, **ABOVE)
+    ax.legend(ncols=2, **ABOVE)
     return ax
 
 

@@ -334,9 +334,10 @@ def plot_fan(
         ax.scatter(positions[is_outside], values[is_outside], s=14, color=ORANGE, lw=0, zorder=4, label=label)
     if len(positions) > 1:
         ax.set_xlim(positions[0], positions[-1])
-    ax.set_xlabel("row" if along is None else name_of(along, ""))
     ax.set_ylabel(name_of(y, "y"))
-    if np.issubdtype(positions.dtype, np.datetime64):
+    is_time = np.issubdtype(positions.dtype, np.datetime64)
+    ax.set_xlabel("row" if along is None else name_of(along, "time" if is_time else "x"))
+    if is_time:
         ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
     ax.legend(ncols=3, **ABOVE)
     return ax
