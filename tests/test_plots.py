@@ -356,6 +356,13 @@ class KnownModel:
         return Mixture(torch.zeros(len(x), 1), Normal(x[:, :1].sin(), x[:, 1:2].exp()))
 
 
+class KnownVector:
+    target_names_ = None
+
+    def predict_dist(self, X: np.ndarray) -> Mixture:
+        return Mixture(torch.zeros(1), MultivariateNormal(torch.zeros(1, 2), torch.eye(2))).expand((len(X),))
+
+
 def make_known(n: int = 400) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (n, 3))
@@ -431,6 +438,8 @@ def test_importance_of_a_vector_is_by_the_energy_score():
         ("E-plot-kind", lambda f, y: plots.plot_pit(f, y, kind="rank")),
         ("E-value-shape", lambda f, y: plots.plot_pit(f, y[:3])),
         ("E-value-nan", lambda f, y: plots.plot_pit(f, y * np.nan)),
+        ("E-target-type", lambda f, y: plots.plot_pit(f, pd.arrays.IntervalArray.from_arrays(y, y + 1))),
+        ("E-scalar-only", lambda f, y: feature_effect(KnownVector(), np.zeros((5, 3)), 0)),
         ("E-input-length", lambda f, y: plots.plot_coverage(f, y, by=["a"])),
         ("E-coverage-range", lambda f, y: plots.plot_coverage(f, y, coverage=90)),
         ("E-input-length", lambda f, y: plots.plot_fan(f, y[:3])),

@@ -31,7 +31,8 @@ def feature_effect(model: "MDNRegressor", X: Any, feature: int | str, *, n_point
     model
         Fitted on a scalar target.
     X
-        Background rows, as for `predict`; a few hundred are enough: ``X.sample(200)``.
+        Background rows, as for `predict`; a few hundred are enough, ``X.sample(200)``, and of a pool of networks, whose
+        modes take time, some fifty.
     feature
         Name or position of the feature, a number or a category.
     n_points
