@@ -11,12 +11,12 @@ from sklearn.utils import check_random_state
 from .errors import MixturaError, coded
 from .families import ScalarFamily
 from .mixture import Mixture
+from .modes import LEAST_MASS_OF_A_MODE
 from .scores import crps, energy_score
 
 if TYPE_CHECKING:
     from .estimator import MDNRegressor
 
-_MASS_OF_A_MODE = 0.05
 _ROWS_AT_ONCE = 4_096
 
 
@@ -228,7 +228,7 @@ def _room(column: pd.Series, value: Any) -> Any:
 def _answers(mixture: Mixture) -> NDArray[np.float64]:
     """Mean, variance and number of modes, shape (3, n)."""
     mixture._scalar_family("modes")
-    n_modes = (mixture.modes().mass >= _MASS_OF_A_MODE).sum(-1).to(mixture.dtype)
+    n_modes = (mixture.modes().mass >= LEAST_MASS_OF_A_MODE).sum(-1).to(mixture.dtype)
     return torch.stack([mixture.mean, mixture.variance, n_modes]).numpy()
 
 

@@ -33,7 +33,7 @@ def plot_selection(selection: Selection, *, ax: Axes | None = None) -> Axes:
     ax.axvline(selection.n_components, color=INK, ls=":", label=f"chosen: {selection.n_components}")
     ax.set_xticks(table.index)
     ax.set_xlabel("components")
-    ax.legend(frameon=False)
+    ax.legend(ncols=2, **ABOVE)
     return ax
 
 
