@@ -82,8 +82,9 @@ bench-conformal: .venv-peers/peers  ## Calibration before and after, coverage an
 fuzz: .venv/test  ## Random tables, targets and parameters: each ends in a sound model or a coded error (about ten minutes)
 	$(ONE_THREAD) $(BIN)/python benchmarks/fuzz.py
 
-figures: .venv/core  ## The figures of docs/theory.md, and the numbers it quotes (about four minutes)
+figures: .venv/core  ## The figures of docs/theory.md and docs/plots.md, and the numbers they quote (about five minutes)
 	$(ONE_THREAD) $(BIN)/python docs/figures.py
+	cd docs/images && sed -n '/^```python/,/^```$$/{/^```/d;p;}' ../plots.md | $(ONE_THREAD) MPLBACKEND=Agg ../../$(BIN)/python -
 
 docs: .venv/docs  ## The documentation as a site in site/; warnings are errors
 	$(BIN)/mkdocs build --strict

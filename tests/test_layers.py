@@ -38,8 +38,9 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"trials", "modelfile", "answers", "diagnosis"},
     {"calibrated"},
     {"estimator"},
-    {"metrics", "plots", "chain", "evaluation"},
+    {"metrics", "chain", "evaluation", "checks", "effects"},
     {"comparison", "loading"},
+    {module_name(path) for path in SOURCES if path.parent.name == "plots"},
     {"demo"},
     {"cli"},
 ]

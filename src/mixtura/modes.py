@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .mixture import Mixture
 
 _ROWS_IN_A_BLOCK = 4_096
+LEAST_MASS_OF_A_MODE = 0.05
+"""Where modes are counted, those that hold less are left out."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .errors import MixturaError
 from .learner import Learner
 from .mixture import Mixture
+from .modes import LEAST_MASS_OF_A_MODE
 from .nets import MDN
 from .revival import prune
 from .rows import Rows
@@ -22,7 +23,7 @@ from .rows import Rows
 Criterion = Literal["cv", "bic", "heldout", "prune"]
 _N_FOLDS, _SHARE_TO_STOP = 5, 0.125
 _FEWEST_ROWS, _FEWEST_JUDGES = 20, 10
-_ROWS_TO_COUNT_MODES, _LEAST_MASS_OF_A_MODE = 50, 0.05
+_ROWS_TO_COUNT_MODES = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +156,7 @@ def _n_modes(network: nn.Module, rows: Rows) -> NDArray[np.int64]:
     """Of some rows, the number of modes that matter."""
     mixture: Mixture = network(rows.x[:_ROWS_TO_COUNT_MODES]).to(torch.float64).continuous
     try:
-        return (mixture.modes().mass >= _LEAST_MASS_OF_A_MODE).sum(-1).numpy()
+        return (mixture.modes().mass >= LEAST_MASS_OF_A_MODE).sum(-1).numpy()
     except MixturaError:  # of vectors with counts in them
         return np.array([math.nan])
 
