@@ -90,7 +90,9 @@ def emos(of_loc: list[str] | None = None, of_scale: list[str] | None = None) -> 
             total.backward()
             return total.item(), np.asarray(beta.grad)
 
-        beta = torch.tensor(optimize.minimize(loss, np.zeros(n_beta), jac=True, method="L-BFGS-B").x)
+        beta = torch.tensor(
+            optimize.minimize(loss, np.zeros(n_beta), jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
+        )
 
         def predict(table: pd.DataFrame) -> Array:
             loc, log_scale = (part.numpy()[:, None] for part in law(table)(beta))
