@@ -116,7 +116,7 @@ def methods(name: str) -> dict[str, list[Method]]:
     found["climatology"] = [climatology(groups, width) for width in (0.15, 0.3)]
     if is_ensemble:
         found["EMOS, mean and log sd"] = [emos(["mean"], ["log_sd"])]
-        found["EMOS, also season and older runs"] = [emos(few, few)]
+        found["EMOS, more columns"] = [emos(few, few)]
     else:
         found["EMOS, all columns"] = [emos()]
     found["quantile forest"] = [forest(leaf, 0.2) for leaf in (5, 20, 60)]
@@ -217,7 +217,7 @@ def draw(forecasts: dict[str, Array], y: Array, path: Path) -> None:
         reliability.plot(*points.T, marker="o", ms=3, label=name, **bold)
     reliability.plot([0, 1], [0, 1], color="#8d99ae", lw=0.8, ls="--")
     reliability.set(xlabel="forecast P(rain > 0)", ylabel="share of days with rain", title="Reliability")
-    reliability.legend(frameon=False, fontsize=7)
+    reliability.legend(frameon=False, fontsize=7, loc="upper left")
     histogram.hist(pit(own, y), np.linspace(0, 1, 21), density=True, color="#2f6db5", alpha=0.7)
     histogram.axhline(1, color="#1b2a41", lw=0.8, ls="--")
     histogram.set(xlabel="PIT, drawn at zero", ylabel="density", title="Calibration of Mixtura")
