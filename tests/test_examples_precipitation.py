@@ -29,6 +29,9 @@ def test_judges_agree_with_the_library(wet_and_dry):
     density = mixture.prob_interval(cell, cell + rain.STEP) / rain.STEP
     likelihood = torch.where(values == 0, mixture.log_prob(torch.zeros(300)).exp(), density)
     np.testing.assert_allclose(rain.nll(forecast, y), -likelihood.log(), atol=1e-6)
+    readings = np.sqrt(0.25 * np.arange(400))  # their probabilities add up to that of all up to the last
+    total = sum(np.exp(-rain.nll_of_reading(forecast, np.full(300, value), 0.25)) for value in readings)
+    np.testing.assert_allclose(total, rain.at(forecast, np.sqrt(99.875)), atol=1e-9)
     is_wet = y > 0
     np.testing.assert_allclose(rain.pit(forecast, y)[is_wet], mixture.cdf(values).numpy()[is_wet], atol=0.03)
     assert (rain.pit(forecast, y)[~is_wet] <= forecast[~is_wet, 0]).all()

@@ -38,6 +38,8 @@ class Split:
     is_late: NDArray[np.bool_]
     X_test: pd.DataFrame
     y_test: Array
+    reading: float
+    """What the gauge is read to, mm."""
 
 
 def data_file(path: str) -> Path:
@@ -48,7 +50,9 @@ def data_file(path: str) -> Path:
     return folder / path
 
 
-def split(X: pd.DataFrame, rain: pd.Series, date: pd.Series, late: int, test: int, most: int | None = None) -> Split:
+def split(
+    X: pd.DataFrame, rain: pd.Series, date: pd.Series, late: int, test: int, reading: float, most: int | None = None
+) -> Split:
     """The years before `test` to learn from, of which those from `late` on choose; a week between is left out."""
     angle = 2 * np.pi * date.dt.day_of_year / 365.25
     X = X.assign(month=date.dt.month, season_sin=np.sin(angle), season_cos=np.cos(angle))
@@ -60,7 +64,7 @@ def split(X: pd.DataFrame, rain: pd.Series, date: pd.Series, late: int, test: in
         rng = np.random.default_rng(0)
         rows = [np.sort(rng.permutation(part)[:size]) for part, size in zip(rows, (most, most // 4), strict=True)]
     train, later = rows
-    return Split(X.iloc[train], y[train], year[train] >= late, X.iloc[later], y[later])
+    return Split(X.iloc[train], y[train], year[train] >= late, X.iloc[later], y[later], reading)
 
 
 def innsbruck() -> Split:
@@ -72,7 +76,7 @@ def innsbruck() -> Split:
     for days in (1, 2):  # older runs whose three days overlap with these
         older = X["mean"].set_axis(table["date"] + pd.Timedelta(days=days))
         X[f"mean_{days}"] = older.reindex(table["date"]).to_numpy()
-    return split(X, table["rain"], table["date"], 2007, 2009)
+    return split(X, table["rain"], table["date"], 2007, 2009, 0.1)
 
 
 def australia() -> Split:
@@ -80,14 +84,14 @@ def australia() -> Split:
     table = pd.read_csv(data_file("weather_australia_daily/weatherAUS.csv.gz"), parse_dates=["Date"])
     table = table.dropna(subset="RISK_MM").sort_values("Date", kind="stable", ignore_index=True)
     X = table.drop(columns=["Date", "RISK_MM", "RainTomorrow"]).assign(Rainfall=np.sqrt(table["Rainfall"]))
-    return split(X, table["RISK_MM"], table["Date"], 2013, 2015, most=12_000)
+    return split(X, table["RISK_MM"], table["Date"], 2013, 2015, 0.2, most=12_000)
 
 
 def seattle() -> Split:
     """Tomorrow's rain in Seattle, from today's weather (NOAA, public domain; by way of vega_datasets, MIT)."""
     table = pd.read_csv(HERE / "seattle.csv.gz", parse_dates=["date"])
     X = table.drop(columns="date").assign(precipitation=np.sqrt(table["precipitation"]))
-    return split(X[:-1], table["precipitation"].shift(-1)[:-1], table["date"][:-1], 2014, 2015)
+    return split(X[:-1], table["precipitation"].shift(-1)[:-1], table["date"][:-1], 2014, 2015, 0.25)
 
 
 # Methods --------------------------------------------------------------------------------------------------------------
@@ -170,6 +174,13 @@ def nll(forecast: Array, y: Array) -> Array:
         return -np.log(likelihood)
 
 
+def nll_of_reading(forecast: Array, y: Array, reading: float) -> Array:
+    """Of each day, in nats: of the probability that the gauge reads as it did. No spike at a reading gains by it."""
+    below = np.where(y == 0, 0, at(forecast, np.sqrt(np.maximum(y**2 - reading / 2, 0))))
+    with np.errstate(divide="ignore"):
+        return -np.log(at(forecast, np.sqrt(y**2 + reading / 2)) - below)
+
+
 def pit(forecast: Array, y: Array) -> Array:
     """F(y), drawn uniformly below F(0) on dry days."""
     u = np.random.default_rng(0).uniform(size=len(y))
@@ -181,7 +192,7 @@ def width(forecast: Array) -> Array:
     return STEP * ((forecast < 0.9).sum(1) - (forecast < 0.1).sum(1))
 
 
-def table_of(forecasts: dict[str, Array], y: Array) -> pd.DataFrame:
+def table_of(forecasts: dict[str, Array], y: Array, reading: float) -> pd.DataFrame:
     """A row for each method. `+-` is a standard error of the paired difference in CRPS to Mixtura, from 40 runs of
     consecutive days, since neighbours resemble each other."""
     rows, own = {}, crps(forecasts["Mixtura"], y)
@@ -191,6 +202,7 @@ def table_of(forecasts: dict[str, Array], y: Array) -> pd.DataFrame:
         runs = [part.mean() for part in np.array_split(losses - own, 40)]
         row = {"CRPS": losses.mean(), "+-": np.std(runs, ddof=1) / np.sqrt(len(runs))}
         row |= {"CRPS mm": crps(forecast, y, is_mm=True).mean(), "NLL": nll(forecast, y).mean()}
+        row["NLL of reading"] = nll_of_reading(forecast, y, reading).mean()
         for mm in (0, 1, 10):
             brier, reference = (np.square(1 - at(f, mm**0.5) - (y > mm**0.5)).mean() for f in (forecast, usual))
             row[f"BSS >{mm}"] = 1 - brier / reference
@@ -259,7 +271,7 @@ def main() -> None:
         forecasts[method] = candidates[best](data.X, data.y)(data.X_test)
         print(f"{method}: setting {best + 1} of {len(candidates)}, {time.process_time() - start:.0f} s", flush=True)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    print(table_of(forecasts, data.y_test).round(3).to_string())
+    print(table_of(forecasts, data.y_test, data.reading).round(3).to_string())
     draw(forecasts, data.y_test, arguments.output / f"{arguments.name}.png")
 
 
