@@ -1,6 +1,6 @@
 """Rain or no rain, and how much: densities with a mass at zero, beside what forecasters use.
 
-python -m examples.precipitation [seattle | innsbruck | australia] [--output DIR] [--methods NAME ...]
+python -m examples.precipitation [seattle | innsbruck | australia] [--output DIR]
 
 Seattle's days come with the example; the other two sets are looked for in MIXTURA_DATA, or in ../shared/data.
 Everything is learned on the scale of sqrt(mm). A method with several settings takes the one with the best CRPS on the
