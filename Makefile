@@ -6,7 +6,7 @@ PIP := .venv/$(PIP_INSTALL) -c constraints.txt
 # Small networks are slower on many threads, and two test processes share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse bench-accuracy bench-conformal fuzz figures docs clean
+.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse bench-accuracy bench-conformal example-precipitation fuzz figures docs clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -78,6 +78,9 @@ bench-accuracy: .venv-peers/peers  ## NLL, CRPS, coverage and seconds beside pee
 
 bench-conformal: .venv-peers/peers  ## Calibration before and after, coverage and sizes of sets beside peers (about ten minutes)
 	$(ONE_THREAD) .venv-peers/bin/python benchmarks/conformal.py
+
+example-precipitation: .venv/test  ## Rain or no rain, and how much, beside peers; SET=innsbruck or australia needs ../shared/data
+	$(ONE_THREAD) $(BIN)/python -m examples.precipitation $(or $(SET),seattle)
 
 fuzz: .venv/test  ## Random tables, targets and parameters: each ends in a sound model or a coded error (about ten minutes)
 	$(ONE_THREAD) $(BIN)/python benchmarks/fuzz.py
