@@ -1,11 +1,12 @@
 """Mixtura learns the whole conditional density p(y | x) with mixture density networks."""
 
-from . import datasets, families, metrics, plots
+from . import checks, datasets, families, metrics, plots
 from .calibrated import Calibrated, Conformal
 from .calibration import Recalibrated, Temperature, fit_temperature
 from .chain import MDNChain
 from .comparison import Comparison, compare
 from .diagnosis import Diagnosis, Finding
+from .effects import feature_effect, permutation_importance
 from .ensemble import Decomposition, decompose
 from .entropy import Estimate
 from .errors import MixturaError, MixturaWarning
@@ -66,6 +67,7 @@ __all__ = [
     "brier",
     "cde_loss",
     "censored_nll",
+    "checks",
     "compare",
     "crps",
     "datasets",
@@ -74,6 +76,7 @@ __all__ = [
     "energy_score",
     "evaluate",
     "families",
+    "feature_effect",
     "fit_temperature",
     "get_family",
     "hdr_level",
@@ -81,6 +84,7 @@ __all__ = [
     "load",
     "metrics",
     "nll",
+    "permutation_importance",
     "pit",
     "plots",
     "pool",
