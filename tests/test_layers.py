@@ -41,6 +41,7 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"metrics", "checks", "effects", "chain", "evaluation"},
     {module_name(path) for path in SOURCES if path.parent.name == "plots"},
     {"comparison"},
+    {module_name(path) for path in SOURCES if path.parent.name == "report"},
     {"demo"},
     {"cli"},
 ]
