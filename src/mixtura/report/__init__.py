@@ -23,9 +23,9 @@ from ..targets import as_target
 from .evidence import Case, Grid, Section, number, sections, take
 from .words import in_brief
 
-STYLE = (files(__package__) / "style.css").read_text(encoding="utf-8")
+STYLE = (files(__name__) / "style.css").read_text(encoding="utf-8")
 """Of all pages that Mixtura writes."""
-_PAGE = (files(__package__) / "page.html").read_text(encoding="utf-8")
+_PAGE = (files(__name__) / "page.html").read_text(encoding="utf-8")
 _MOST_ROWS = 5_000
 
 

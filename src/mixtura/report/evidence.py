@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch.distributions import Normal
@@ -36,7 +37,8 @@ from ..plots import (
     plot_skill,
     plot_uncertainty,
 )
-from .pictures import Picture, draw
+from .pictures import Picture, draw, short
+from .words import figures_of
 
 _ROWS_TO_SHUFFLE, _N_SHUFFLES, _MOST_FEATURES = 200, 2, 40
 _ROWS_OF_AN_EFFECT, _POINTS_OF_AN_EFFECT, _N_EFFECTS = 40, 12, 2
@@ -94,10 +96,13 @@ class Case:
 
     @property
     def target(self) -> str:
-        return " and ".join(self.names)
+        """In words."""
+        *first, last = self.names
+        return f"{', '.join(first)} and {last}" if first else last
 
     @property
     def is_scalar(self) -> bool:
+        """Whether the target is one number a row."""
         return self.values.ndim == 1
 
     @property
@@ -156,8 +161,8 @@ def how_good(case: Case) -> Section:
     pictures = []
     if len(skills):
         told = "; ".join(
-            f"{100 * line.value:.1f}% ± {100 * line.standard_error:.1f}% of that with {line.Index}"
-            for line in skills.itertuples()
+            f"{100 * value:.1f}% ± {100 * error:.1f}% of that with {reference}"
+            for reference, value, error in zip(skills.index, skills["value"], skills["standard_error"], strict=True)
         )
         caption = (
             f"What the model saves of the error of simpler forecasts ({name}, as a share): {told}. 0 is no better."
@@ -187,7 +192,7 @@ def is_it_calibrated(case: Case) -> Section:
     if case.is_scalar:
         # All that these two pictures need is the PIT, which normal scores of a standard normal law have again.
         levels = case.result.by_row["pit"].to_numpy()
-        scores = pd.Series(ndtri(levels.clip(1e-15, 1 - 1e-15)), name=case.target)
+        scores = pd.Series(ndtri(levels.clip(1e-15, 1 - 1e-15)), name=short(case.target))
         standard = Mixture(torch.zeros(1, dtype=torch.float64), Normal(torch.zeros(1, dtype=torch.float64), 1.0))
         forecasts = standard.expand((len(levels),))
         pictures.append(
@@ -202,7 +207,7 @@ def is_it_calibrated(case: Case) -> Section:
         caption = f"Level of the smallest region that reaches to what came. {_bars_in_words(histogram)}"
         pictures.append(draw(lambda ax: _bars(histogram, ax), "Levels of the regions", caption))
     if case.is_scalar and isinstance(case.density, Mixture):
-        y = pd.Series(case.values, name=case.target)
+        y = pd.Series(case.values, name=short(case.target))
         tenths = coverage_by(case.density, case.values)
         caption = _coverage_in_words(tenths, case.target)
 
@@ -221,7 +226,7 @@ def _metrics(case: Case, chosen: list[str], caption: str, with_right: bool = Tru
     head = ["what", "value", "standard error", *(["right is"] if with_right else []), "metric"]
     rows = []
     for metric in chosen:
-        value, error, right = case.result.table.loc[metric]
+        value, error, right = figures_of(case.result, metric)
         figures = [number(value), number(error), *([number(right)] if with_right else [])]
         rows.append([meaning(metric, case.target), *figures, metric])
     return Grid(f"{caption}, on {len(case.values):,} rows", head, rows)
@@ -288,27 +293,28 @@ def _bars(histogram: pd.DataFrame, ax: Axes) -> None:
 
 
 def _reliability_in_words(lines: pd.DataFrame, target: str) -> str:
-    gap = (lines["observed"] - lines["forecast"]).abs()
-    worst = lines.loc[gap.idxmax()]
+    forecast, observed = (lines[name].to_numpy(np.float64) for name in ("forecast", "observed"))
+    worst = np.abs(observed - forecast).argmax()
     n_outside = int(((lines["observed"] < lines["lower"]) | (lines["observed"] > lines["upper"])).sum())
     return (
         f"What was foreseen, and what came: on the diagonal they agree. They differ most at the "
-        f"{worst['forecast']:.0%} quantile, below "
-        f"which {worst['observed']:.1%} of {target} lay. {_count(n_outside, 'point is', 'points are')} outside "
+        f"{forecast[worst]:.0%} quantile, below "
+        f"which {observed[worst]:.1%} of {target} lay. {_count(n_outside, 'point is', 'points are')} outside "
         f"of the grey band of "
         f"chance, of {len(lines)}."
     )
 
 
 def _coverage_in_words(tenths: pd.DataFrame, target: str) -> str:
-    low, high = tenths["observed"].idxmin(), tenths["observed"].idxmax()
+    observed = tenths["observed"].to_numpy(np.float64)
+    low, high = observed.argmin(), observed.argmax()
     n_outside = int(((tenths["observed"] < tenths["lower"]) | (tenths["observed"] > tenths["upper"])).sum())
     return (
         f"Is it right where it is sure, and where it is not? Rows in tenths, from the narrowest 90% interval "
         f"(tenth 1, {tenths['width'].iloc[0]:.3g} "
         f"wide) to the widest (tenth {len(tenths)}, {tenths['width'].iloc[-1]:.3g}): least {target} is held in "
         f"tenth {low} "
-        f"({tenths['observed'][low]:.1%}), most in tenth {high} ({tenths['observed'][high]:.1%}). "
+        f"({observed[low]:.1%}), most in tenth {high + 1} ({observed[high]:.1%}). "
         f"{_count(n_outside, 'tenth is', 'tenths are')} outside of its bar of chance."
     )
 
@@ -387,7 +393,7 @@ def _along(case: Case, parts: Decomposition) -> list[Picture]:
             continue
         values = values[known].astype(float)
         tenths = pd.qcut(values, min(10, values.nunique()), duplicates="drop")
-        along = values.groupby(tenths, observed=True).transform("mean").rename(name)
+        along = values.groupby(tenths, observed=True).transform("mean").rename(short(name))
         rows = torch.tensor(np.flatnonzero(known))
         some = replace(parts, **{part: getattr(parts, part)[rows] for part in ("total", "aleatoric", "epistemic")})
         share = (some.epistemic / some.total).numpy()
@@ -400,7 +406,7 @@ def _along(case: Case, parts: Decomposition) -> list[Picture]:
         )
 
         def plot(ax: Axes, some: Decomposition = some, along: pd.Series = along) -> None:
-            plot_uncertainty(some, along, ax=ax).set_ylabel(f"variance of {case.target}")
+            plot_uncertainty(some, along, ax=ax).set_ylabel(f"variance of {short(case.target)}")
 
         return [draw(plot, "Noise and doubt", caption)]
     return []
@@ -435,7 +441,9 @@ def what_drives_it(case: Case) -> Section:
     height = 1.1 + 0.26 * len(shown)
 
     def plot(ax: Axes) -> None:
-        plot_importance(shown, ax=ax)
+        bars = shown.rename(index=short)
+        bars.columns.name = f"{str(score).split(' of ')[0]} of {short(case.target)}"
+        plot_importance(bars, ax=ax)
         low, high = ax.get_xlim()
         ax.set_xlim(low - 0.12 * (high - low) * bool((shown["rise"] < 0).any()), high)  # room for numbers on the left
 
@@ -444,7 +452,7 @@ def what_drives_it(case: Case) -> Section:
         some = case.some(_ROWS_OF_AN_EFFECT)
         for name in importance.index[:_N_EFFECTS]:
             column = {label_of(case.X, table, column): column for column in table.columns}[name]
-            pictures.append(_effect(case, take(case.X, some), column, table))
+            pictures.append(_effect(case, take(case.X, some), column))
         text.append(
             f"Below, {_count(len(some), 'row', 'rows')} with one feature set to each of its values in turn, and "
             f"the others as they are. "
@@ -459,11 +467,10 @@ def what_drives_it(case: Case) -> Section:
     return Section(title, text, pictures, [grid])
 
 
-def _effect(case: Case, X: Any, column: Any, table: pd.DataFrame) -> Picture:
-    position = table.columns.get_loc(column) if not isinstance(case.X, pd.DataFrame) else column
-    effect = feature_effect(case.asked, X, position, n_points=_POINTS_OF_AN_EFFECT)
-    effect.columns.name = case.target
+def _effect(case: Case, X: Any, column: Any) -> Picture:
+    effect = feature_effect(case.asked, X, column, n_points=_POINTS_OF_AN_EFFECT)
     mean, spread, name = effect["mean"], effect["spread"], effect.index.name
+    effect.columns.name, effect.index.name = short(case.target), short(name)
     caption = (
         f"As {name} goes from {number(effect.index[0])} to {number(effect.index[-1])}, the mean of "
         f"{case.target} goes from "
@@ -504,19 +511,19 @@ def single_rows(case: Case) -> Section:
         return Section(title, text, (), [grid])
     n_inside = int(((low <= came) & (came <= high)).sum())
     caption = (
-        "Forecast densities of these rows, each drawn as high as the others: the wider, the less sure. Their 90% ranges are "
-        f"between {number((high - low).min())} and {number((high - low).max())} wide, and hold what came in {n_inside} of "
-        f"{len(rows)}."
+        "Forecast densities of these rows, each drawn as high as the others: the wider, the less sure. Their 90% "
+        f"ranges are between {number((high - low).min())} and {number((high - low).max())} wide, and hold what came "
+        f"in {n_inside} of {len(rows)}."
     )
     several = [
         f"{name} has {n_peaks[row]} peaks" for name, row in zip(names, why, strict=True) if n_peaks.get(row, 1) > 1
     ]
     if several:
         caption += f" {'; '.join(several)}."
-    y = pd.Series(came, name=case.target)
-    density, short = case.density[torch.tensor(rows)], [words[0] for words in why.values()]
+    y = pd.Series(came, name=short(case.target))
+    density, reasons = case.density[torch.tensor(rows)], [words[0] for words in why.values()]
     size = (4.7, 1.2 + 0.55 * len(rows))
-    picture = draw(lambda ax: plot_ridges(density, y, names=short, ax=ax), "Densities of single rows", caption, size)
+    picture = draw(lambda ax: plot_ridges(density, y, names=reasons, ax=ax), "Densities of single rows", caption, size)
     return Section(title, text, [picture], [grid])
 
 
@@ -564,7 +571,8 @@ def _maps(case: Case, rows: NDArray[np.int64], names: list[str]) -> list[Picture
     def plot(row: int) -> Callable[[Axes], None]:
         def on(ax: Axes) -> None:
             plot_density_map(case.density[int(row)], case.values[row], ax=ax)
-            ax.set(xlabel=case.names[0], ylabel=case.names[1])
+            ax.set(xlabel=short(case.names[0]), ylabel=short(case.names[1]))
+            ax.xaxis.set_major_locator(MaxNLocator(4))
 
         return on
 

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
@@ -60,12 +61,20 @@ def draw(
     light
         Whether it keeps its colours on a dark page.
     """
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_SETTINGS, "backend": matplotlib.get_backend()}):
+    settings: Any = {**matplotlib.rcParamsDefault, **_SETTINGS}
+    del settings["backend"]
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=size, layout="constrained")
         plot(figure.subplots())
         stream = StringIO()
         figure.savefig(stream, format="svg", dpi=150, metadata={"Date": None})
     return Picture(_inline(stream.getvalue(), label, light), caption, light)
+
+
+def short(name: object, most: int = 24) -> str:
+    """A name that leaves room for the picture."""
+    text = str(name)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _inline(svg: str, label: str, light: bool) -> Markup:

@@ -76,15 +76,15 @@ def _is_it_good(result: Evaluation, target: str) -> str:
             text += f", but {_percent(-line)} more than those of a straight line, which is better"
         else:
             text += f" and {_percent(line)} less than those of a straight line"
-    gain = result.table.loc["nll_gain_unconditional"]
-    if gain["value"] < -_SURE * gain["standard_error"]:
+    gain, error, _ = figures_of(result, "nll_gain_unconditional")
+    if gain < -_SURE * error:
         text += ", though a few values came that it had all but ruled out"
     return f"{text}."
 
 
 def _can_it_be_trusted(result: Evaluation) -> str:
     kind = "central" if "central_coverage_90" in result.table.index else "hdr"
-    held, error, right = result.table.loc[f"{kind}_coverage_90"]
+    held, error, right = figures_of(result, f"{kind}_coverage_90")
     figures = f"the ranges that should hold {_percent(right)} of the values held {_percent(held)}"
     faults = result.faults
     if not faults:
@@ -116,6 +116,10 @@ def _what_to_do(result: Evaluation, diagnosis: Diagnosis | None) -> str:
     if not is_useful(result):
         first = ADVICE[codes[0]] if codes else "find features that say more of it, or gather more rows"
         return f"Do not use it yet: {first}{more}."
+    line, error = _skill(result, "linear")
+    if line < -_SURE * error:
+        first = ADVICE[codes[0]] if codes else "find out what the model makes worse"
+        return f"Take a straight line in its place, or {first}{more}."
     if codes:
         return f"Before you rely on it, {ADVICE[codes[0]]}{more}."
     if "narrow" in result.faults or "wide" in result.faults:
@@ -129,9 +133,14 @@ def _skill(result: Evaluation, reference: str) -> tuple[float, float]:
     for score in ("crps", "energy"):
         name = f"{score}_skill_{reference}"
         if name in result.table.index:
-            value, error, _ = result.table.loc[name]
-            return float(value), float(error)
+            value, error, _ = figures_of(result, name)
+            return value, error
     return math.nan, math.nan
+
+
+def figures_of(result: Evaluation, metric: str) -> list[float]:
+    """Value, standard error, and what is right."""
+    return [float(number) for number in result.table.loc[metric].to_numpy(np.float64).ravel()]
 
 
 def _percent(share: float) -> str:
