@@ -134,7 +134,7 @@ def test_the_page_can_be_read_aloud(made):
     regions = [a for a in page.of("div") if a.get("role") == "region"]
     assert len(regions) == tables
     assert all(a["tabindex"] == "0" and a["aria-labelledby"] in ids for a in regions)
-    assert {a["href"].removeprefix("#") for a in page.of("a")} <= set(ids)
+    assert {str(a["href"]).removeprefix("#") for a in page.of("a")} <= set(ids)
     pictures = page.of("svg")
     assert len(pictures) == len(page.of("figure")) == len(page.of("figcaption")) >= 8
     assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
@@ -375,7 +375,13 @@ def test_the_page_fits_the_screen(made, width):
         f"<!doctype html><title>-</title><script>onmessage = e => document.title = e.data.join()</script>"
         f"<iframe src='probe.html' style='width:{width}px;height:900px;border:0'></iframe>"
     )
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={Path('profile').absolute()}"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={Path('profile').absolute()}",
+    ]
     options += [f"--window-size={max(width + 50, 500)},1000", "--virtual-time-budget=10000"]
     assert BROWSER is not None
     ask = [BROWSER, *options, "--dump-dom", Path("frame.html").absolute().as_uri()]
@@ -383,11 +389,10 @@ def test_the_page_fits_the_screen(made, width):
     title = re.search(r"<title>([\d,]+)</title>", seen)
     assert title, seen[:2000]
     scroll, client, n_wide, n_requests, n_texts = map(int, title[1].split(","))
-    assert client == width
-    assert scroll <= width
+    assert scroll <= client <= width
     assert n_wide == 0
     assert n_requests == 0
     assert n_texts > 50
-    shot = [BROWSER, *options, "--hide-scrollbars", "--screenshot=shot.png", Path("frame.html").absolute().as_uri()]
+    shot = [BROWSER, *options, "--screenshot=shot.png", Path("frame.html").absolute().as_uri()]
     subprocess.run(shot, capture_output=True, timeout=120)
     assert Path("shot.png").stat().st_size > 10_000

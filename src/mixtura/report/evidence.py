@@ -515,11 +515,9 @@ def single_rows(case: Case) -> Section:
         f"ranges are between {number((high - low).min())} and {number((high - low).max())} wide, and hold what came "
         f"in {n_inside} of {len(rows)}."
     )
-    several = [
-        f"{name} has {n_peaks[row]} peaks" for name, row in zip(names, why, strict=True) if n_peaks.get(row, 1) > 1
-    ]
+    several = [f"{n_peaks[row]} ({words[0]})" for row, words in why.items() if n_peaks.get(row, 1) > 1]
     if several:
-        caption += f" {'; '.join(several)}."
+        caption += f" Those with several peaks have {', '.join(several)}."
     y = pd.Series(came, name=short(case.target))
     density, reasons = case.density[torch.tensor(rows)], [words[0] for words in why.values()]
     size = (4.7, 1.2 + 0.55 * len(rows))
@@ -599,8 +597,8 @@ def what_to_change(case: Case) -> Section:
     counts = {kind: sum(one.severity == kind for one in found) for kind in ("warning", "note", "good")}
     text = [
         f"The doctor looked at {case.diagnosis.n_rows:,} rows: "
-        f"{_count(counts['warning'], 'warning', 'warnings')}, which ask for a change; "
-        f"{_count(counts['note'], 'note', 'notes')}, good to know; {_count(counts['good'], 'thing', 'things')} "
+        f"{_count(counts['warning'], 'warning', 'warnings').lower()}, which ask for a change; "
+        f"{_count(counts['note'], 'note', 'notes').lower()}, good to know; {_count(counts['good'], 'thing', 'things').lower()} "
         f"in order." + (" It looks at the model before calibration." if case.model is not case.network else "")
     ]
     rows = [[one.severity, one.what, one.advice or "Nothing.", one.code] for one in found]
