@@ -600,7 +600,7 @@ def what_to_change(case: Case) -> Section:
         f"{_count(counts['warning'], 'warning', 'warnings').lower()}, which ask for a change; "
         f"{_count(counts['note'], 'note', 'notes').lower()}, good to know; "
         f"{_count(counts['good'], 'thing', 'things').lower()} "
-        f"in order." + (" It looks at the model before calibration." if case.model is not case.network else "")
+        "in order." + (" It looks at the model before calibration." if case.model is not case.network else "")
     ]
     rows = [[one.severity, one.what, one.advice or "Nothing.", one.code] for one in found]
     return Section(
