@@ -41,6 +41,7 @@ LAYERS = [  # bottom first; a module may import from lines above its own
     {"metrics", "chain", "evaluation", "checks", "effects"},
     {"comparison", "loading"},
     {module_name(path) for path in SOURCES if path.parent.name == "plots"},
+    {module_name(path) for path in SOURCES if path.parent.name == "report"},
     {"demo"},
     {"cli"},
 ]

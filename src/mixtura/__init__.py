@@ -19,6 +19,7 @@ from .mixture import Mixture
 from .modes import Modes
 from .nets import MDN, MLP, MixtureHead
 from .regions import JointRegion, Region
+from .report import write_report
 from .scores import (
     brier,
     cde_loss,
@@ -93,4 +94,5 @@ __all__ = [
     "rosenblatt",
     "select_components",
     "variogram_score",
+    "write_report",
 ]

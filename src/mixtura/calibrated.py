@@ -360,6 +360,13 @@ def conform(model: Answers, X: Any, y: Any, method: Promise, groups: Any) -> Con
     return Conformal(model, method, scores, labels, known, partition)
 
 
+def network_of(model: Any) -> Any:
+    """The model that was fitted, of what calibration made of it."""
+    while isinstance(model, Calibrated | Conformal):
+        model = model.model
+    return model
+
+
 def check_method(method: Any, kind: Any = None) -> None:
     """Raise ``E-parameter`` unless it is one."""
     known = get_args(Correction) + get_args(Promise) if kind is None else get_args(kind)

@@ -1,6 +1,7 @@
 """The command line. Exit code 0 is success, 1 bad input, 2 a call that makes no sense."""
 
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from .calibrated import Calibrated, Conformal, conform
+from .calibrated import Calibrated, Conformal, conform, network_of
 from .comparison import compare as compare_forecasts
 from .demo import run_demo
 from .diagnosis import Diagnosis
@@ -27,6 +28,7 @@ from .evaluation import Score
 from .evaluation import evaluate as evaluate_forecast
 from .loading import load
 from .regions import Region
+from .report import write_report
 from .storage import check_free
 
 app = typer.Typer(
@@ -147,8 +149,8 @@ def calibrate(
     """Correct the densities of a model on rows that it has not seen, or make sets with a promised coverage of them."""
     with _one_line():
         check_free(output)
-        fitted = load(model)
-        data, X, y = _labelled(_network_of(fitted), table, [groups] if groups else [])
+        fitted = _loaded(model)
+        data, X, y = _labelled(network_of(fitted), table, [groups] if groups else [])
         own = None if groups is None else data[groups].astype(str)
         if isinstance(fitted, MDNRegressor):
             calibrated = fitted.calibrate(X, y, method, own)  # pyright: ignore[reportArgumentType]
@@ -158,11 +160,10 @@ def calibrate(
     _err.print(f"{len(data)} rows, method {method}: written to {output}", markup=False)
 
 
-def _network_of(model: Any) -> MDNRegressor:
-    """The model that was fitted, of what calibration made of it."""
-    while isinstance(model, Calibrated | Conformal):
-        model = model.model
-    if not isinstance(model, MDNRegressor):
+def _loaded(path: Path) -> Any:
+    """A model from disk that answers on the command line."""
+    model = load(path)
+    if not isinstance(network_of(model), MDNRegressor):
         fix = "load it in Python, and call sample or score_samples"
         raise MixturaError("E-parameter", f"a {type(model).__name__}", "an MDNRegressor", fix)
     return model
@@ -228,12 +229,12 @@ def predict(
 ) -> None:
     """Mean, standard deviation, quantiles and samples for each row of a table."""
     with _one_line():
-        fitted = load(model)
+        fitted = _loaded(model)
         levels = _parse_levels(quantiles)
         if coverage is not None and not isinstance(fitted, Conformal):
             fix = "run `mixtura calibrate --method hpd_split` first"
             raise MixturaError("E-parameter", f"--coverage {coverage} of a model without sets", "one with sets", fix)
-        data, X = _features(_network_of(fitted), table, [groups] if groups else [])
+        data, X = _features(network_of(fitted), table, [groups] if groups else [])
         random = _random_state(random_state)
         starts = range(0, len(data), _CHUNK_ROWS)
         chunks = track(starts, "predicting", console=_err, transient=True, disable=len(starts) == 1)
@@ -258,14 +259,34 @@ def evaluate(
     """Whether a model is good and calibrated, on rows that it has not learned from."""
     with _one_line():
         _random_state(random_state)
-        fitted = load(model)
-        _, X, y = _labelled(_network_of(fitted), table)
+        fitted = _loaded(model)
+        _, X, y = _labelled(network_of(fitted), table)
         result = evaluate_forecast(fitted, X, y, random_state=random_state)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2))
         return
     _print_table(result.table, f"{model} on {len(result.by_row)} rows of {table}")
     _out.print(result.summary, markup=False, highlight=False)
+
+
+@app.command()
+def report(
+    model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` made.")],
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet file with features and target, not learned from.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    random_state: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+) -> None:
+    """One page: whether a model is good and calibrated, what it is unsure of, and what to change."""
+    with _one_line():
+        _random_state(random_state)
+        fitted = _loaded(model)
+        _, X, y = _labelled(network_of(fitted), table)
+        title = f"{', '.join(_target_names(network_of(fitted)))}: {model.name} on {table.name}"
+        parts = ["mixtura", "report", model, table, "-o", output, "--random-state", random_state]
+        command = shlex.join(map(str, parts))
+        with _err.status("judging the model"):
+            write_report(fitted, X, y, output, title=title, command=command, random_state=random_state)
+    _err.print(f"written to {output}", markup=False)
 
 
 @app.command()
@@ -278,15 +299,15 @@ def compare(
     """Which of several models is better, on rows that none has learned from."""
     *folders, table = paths
     with _one_line():
-        models = {str(folder): load(folder) for folder in folders}
+        models = {str(folder): _loaded(folder) for folder in folders}
         if len(models) < 2:
             expected, fix = "two models or more, then a table", "write mixtura compare a/ b/ test.csv"
             raise MixturaError("E-parameter", " ".join(map(str, paths)), expected, fix)
-        targets = {tuple(_target_names(_network_of(fitted))) for fitted in models.values()}
+        targets = {tuple(_target_names(network_of(fitted))) for fitted in models.values()}
         if len(targets) > 1:
             got = f"models of {' and of '.join(', '.join(names) for names in sorted(targets))}"
             raise MixturaError("E-parameter", got, "models of one target", "compare those of the same target")
-        rows = {name: _labelled(_network_of(fitted), table) for name, fitted in models.items()}
+        rows = {name: _labelled(network_of(fitted), table) for name, fitted in models.items()}
         _, _, y = next(iter(rows.values()))
         forecasts = {name: fitted.predict_dist(rows[name][1]) for name, fitted in models.items()}
         result = compare_forecasts(forecasts, None, y, score=score, time_ordered=time_ordered)  # pyright: ignore
@@ -354,7 +375,7 @@ def _predict_chunk(
         model.sample(X, n_samples, random).reshape(n, n_samples, -1) if n_samples else np.empty((n, 0, mean.shape[1]))
     )
     columns: dict[str, np.ndarray] = {}
-    targets = _target_names(_network_of(model))
+    targets = _target_names(network_of(model))
     for dim, name in enumerate(targets):
         prefix = f"{name}_" if len(targets) > 1 else ""
         columns |= {f"{prefix}mean": mean[:, dim], f"{prefix}std": std[:, dim]}
@@ -386,8 +407,8 @@ def _write_table(table: pd.DataFrame, path: Path | None) -> None:
 def info(model: Annotated[Path, typer.Argument(help="Folder that `mixtura fit` made.")]) -> None:
     """What a saved model was made from, and how its training went."""
     with _one_line():
-        fitted = load(model)
-    _print_info(_network_of(fitted), model, fitted)
+        fitted = _loaded(model)
+    _print_info(network_of(fitted), model, fitted)
 
 
 def _print_info(model: MDNRegressor, path: Path, calibrated: Any = None) -> None:
@@ -420,7 +441,7 @@ def diagnose(
 ) -> None:
     """How a saved model fares, in sentences, and what to change."""
     with _one_line():
-        fitted = _network_of(load(model))
+        fitted = network_of(_loaded(model))
         if table is None:
             found = fitted.diagnose()
         else:

@@ -27,6 +27,7 @@ from .errors import MixturaError
 from .estimator import MDNRegressor
 from .mixture import Mixture
 from .plots import GREY, INK, ORANGE, plot_density, plot_fit, plot_mixture
+from .report import STYLE
 
 _COVERAGE = 0.9
 _TIMES_SQUARE = (-73.9855, 40.7580)
@@ -293,27 +294,11 @@ def _as_rich_table(section: Section) -> Table:
     return table
 
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b2a41; --paper: #fff; --line: #d5dbe3; --card: #f6f8fa; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --paper: #12161c; --line: #333c48; --card: #1b212a; } }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
-  max-width: 62rem; padding: 2rem 1.2rem; }
-h1 { font-size: 1.9rem; margin: 0 0 .3rem; } h2 { margin-top: 2.6rem; }
-figure { margin: 1.2rem 0; overflow-x: auto; }
-img { width: 100%; min-width: 44rem; background: #fff; border-radius: 6px; }
-figcaption { font-size: .88rem; opacity: .8; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .9rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; white-space: nowrap; }
-tr.best { font-weight: 600; background: var(--card); }
-"""
-
-
 def _as_page(sections: list[Section], seconds: float) -> str:
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>Mixtura: demonstration</title><style>{_STYLE}</style></head><body><main>",
+        f"<title>Mixtura: demonstration</title><style>{STYLE}</style></head><body><main>",
         "<h1>When one number is not the answer</h1>",
         "<p>Mixtura learns the whole conditional density p(y | x). Below are three questions, each asked of rows that "
         "no model has seen. NLL is the mean negative log density (lower is better; it may be negative); a 90% set "

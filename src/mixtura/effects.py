@@ -184,7 +184,8 @@ def label_of(X: Any, table: pd.DataFrame, column: Any) -> str:
 
 def target_of(model: "MDNRegressor") -> str:
     """The name of a scalar target, which is what its numbers are of."""
-    return model.target_names_[0] if model.target_names_ else "y"
+    names = getattr(model, "target_names_", None)
+    return names[0] if names else "y"
 
 
 def ends_of(values: ArrayLike | pd.Series) -> tuple[float, float]:

@@ -59,6 +59,8 @@ class Evaluation:
     """The result in a few sentences."""
     measure: str
     """What the NLL is of, in words: only NLLs of the same compare."""
+    faults: tuple[str, ...] = ()
+    """Of its calibration, as far as they are more than chance: "low" or "high", "narrow" or "wide", or else "shape"."""
 
     def __getitem__(self, metric: str) -> float:
         """The value of a metric."""
@@ -434,9 +436,11 @@ def _finished(
 ) -> Evaluation:
     table = pd.DataFrame.from_dict(metrics, orient="index", columns=["value", "standard_error", "expected"])
     table.index.name = "metric"
-    sentences = [_impossible(losses["nll"]), _skill_in_words(metrics), *_shape_in_words(metrics, levels)]
+    faults = _faults(metrics)
+    sentences = [_impossible(losses["nll"]), _skill_in_words(metrics), *_faults_in_words(faults, levels)]
     sentences.append(_coverage_in_words(metrics))
-    return Evaluation(table, pd.DataFrame(losses), " ".join(filter(None, sentences)), measure)
+    summary = " ".join(filter(None, sentences))
+    return Evaluation(table, pd.DataFrame(losses), summary, measure, tuple(faults))
 
 
 def _impossible(losses: NDArray[np.float64]) -> str:
@@ -459,28 +463,36 @@ def _skill_in_words(metrics: dict[str, Metric]) -> str:
     return f"The forecast is {', and '.join(parts)}."
 
 
-def _shape_in_words(metrics: dict[str, Metric], levels: dict[str, NDArray[np.float64]]) -> Sequence[str]:
-    """Whether it is too narrow or too wide, too low or too high."""
-    if "pit" in levels:
+def _faults(metrics: dict[str, Metric]) -> dict[str, str]:
+    """Whether it is too narrow or too wide, too low or too high; and by which figures."""
+    found: dict[str, str] = {}
+    if "pit_mean" in metrics:
         (mean, mean_error, _), (dispersion, dispersion_error, _) = metrics["pit_mean"], metrics["pit_dispersion"]
-        told = []
         if abs(mean - 0.5) > max(_LEAST_BIAS, _SURE * mean_error):
-            how = "low" if mean > 0.5 else "high"
-            told.append(f"It is too {how} (mean of the PIT {mean:.3f} ± {mean_error:.3f}, 0.5 is right).")
+            figures = f"mean of the PIT {mean:.3f} ± {mean_error:.3f}, 0.5 is right"
+            found["low" if mean > 0.5 else "high"] = figures
         if abs(dispersion - 1) > max(_LEAST_DISPERSION, _SURE * dispersion_error):
-            how = "narrow" if dispersion > 1 else "wide"
-            figures = f"{dispersion:.2f} ± {dispersion_error:.2f}"
-            told.append(f"It is too {how} (dispersion of the PIT {figures}, 1 is right).")
-        if not told and metrics["pit_ks_p_value"][0] >= _UNLIKELY:
-            return ["No miscalibration is seen in the PIT."]
-        return told or [f"Its shape is not quite right (KS distance of the PIT {metrics['pit_ks'][0]:.3f})."]
-    if "hdr_pit" in levels:
+            figures = f"dispersion of the PIT {dispersion:.2f} ± {dispersion_error:.2f}, 1 is right"
+            found["narrow" if dispersion > 1 else "wide"] = figures
+        if not found and not metrics["pit_ks_p_value"][0] >= _UNLIKELY:
+            found["shape"] = f"KS distance of the PIT {metrics['pit_ks'][0]:.3f}"
+    elif "hdr_pit_mean" in metrics:
         middle, error, _ = metrics["hdr_pit_mean"]
-        if abs(middle - 0.5) <= max(_LEAST_BIAS, _SURE * error):
-            return ["It is neither too narrow nor too wide."]
-        how = "narrow" if middle > 0.5 else "wide"
-        return [f"It is too {how} (mean level of the regions with y on their edge {middle:.3f} ± {error:.3f})."]
-    return []
+        if not abs(middle - 0.5) <= max(_LEAST_BIAS, _SURE * error):
+            figures = f"mean level of the regions with y on their edge {middle:.3f} ± {error:.3f}"
+            found["narrow" if middle > 0.5 else "wide"] = figures
+    return found
+
+
+def _faults_in_words(faults: dict[str, str], levels: dict[str, NDArray[np.float64]]) -> Sequence[str]:
+    if not faults and levels:
+        return [
+            "No miscalibration is seen in the PIT." if "pit" in levels else "It is neither too narrow nor too wide."
+        ]
+    return [
+        f"{'Its shape is not quite right' if fault == 'shape' else f'It is too {fault}'} ({figures})."
+        for fault, figures in faults.items()
+    ]
 
 
 def _coverage_in_words(metrics: dict[str, Metric]) -> str:

@@ -64,6 +64,30 @@ def write_folder(path: str | os.PathLike[str], manifest: dict[str, Any], tensors
         raise MixturaError("E-save-write", f"{error}", "a writable folder", fix) from error
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file whole or not at all; what is there is replaced, and a pipe or a device is written to.
+
+    Raises
+    ------
+    MixturaError
+        ``E-file-write``.
+    """
+    try:
+        path = Path(path).resolve()  # what a link points to is written, not the link
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_text(text, encoding="utf-8")
+            return
+        staging = path.parent / f".partial.{path.name}"
+        try:
+            staging.write_text(text, encoding="utf-8")
+            staging.replace(path)
+        finally:
+            staging.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        fix = "check that the folder exists and has room"
+        raise MixturaError("E-file-write", f"{path}, which can't be written ({error})", "a path", fix) from error
+
+
 def check_free(path: str | os.PathLike[str]) -> None:
     """Make sure that nothing but a model (or an empty folder) would be replaced at `path`.
 
