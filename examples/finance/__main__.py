@@ -9,12 +9,12 @@ MIXTURA_DATA, or in ../shared/data. Settings were chosen on the years 2005 to 20
 
 import argparse
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.base import clone
 
@@ -22,36 +22,36 @@ from mixtura import MDNRegressor, Mixture
 from mixtura.plots import BLUE, GREY, INK, ORANGE
 
 from .backtests import RISK_LEVELS, christoffersen, diebold_mariano, kupiec, record, shortfall_test
+from .regimes import Regimes
 from .returns import describe_days, load_prices
 
-_SMALL = MDNRegressor(
+SMALL = MDNRegressor(
     n_components=2,
     preset="plain",
-    family="normal",
     hidden_layer_sizes=(16,),
     n_restarts=8,
     pool_restarts=True,
     noise=0.1,
     random_state=0,
 )
-"""Eight small networks; the noise on features and target keeps them smooth where days say little."""
-MODELS = {"Mixtura, normal": _SMALL, "Mixtura, student_t": clone(_SMALL).set_params(family="student_t")}
-TWO_REGIMES = MDNRegressor(n_components=2, preset="plain", family="normal", hidden_layer_sizes=(16,), random_state=0)
-"""One network whose two components can be read."""
+"""Eight small networks, whose densities are pooled; noise on features and target keeps them smooth."""
+MODELS = {
+    "Mixtura, student_t": (clone(SMALL).set_params(family="student_t"), True),
+    "Mixtura, normal": (clone(SMALL).set_params(family="normal"), True),
+    "Mixtura, two regimes": (Regimes(), False),
+}
+"""Each with whether it forecasts the return in units of the day's scale. The first is the one that counts."""
 
 
 def predict_years(
-    days: pd.DataFrame, years: range, model: MDNRegressor, is_scaled: bool = True
+    days: pd.DataFrame, years: range, model: MDNRegressor | Regimes, is_scaled: bool
 ) -> Iterator[tuple[Mixture, pd.Series]]:
-    """Year by year: densities of each day's return, in percent, by a model that saw the years before; what happened.
-
-    The target is the return in units of the day's `scale`, unless `is_scaled` is False; the density is moved back.
-    """
+    """Year by year: densities of each day's return, in percent, by a model that saw the years before; what happened."""
     features = days.drop(columns=["y", "scale"])
     unit = days["scale"] if is_scaled else pd.Series(1.0, days.index)
     for year in years:
         past, present = days.index.year < year, days.index.year == year
-        fitted = clone(model).fit(features[past], (days["y"] / unit)[past])
+        fitted = deepcopy(model).fit(features[past], (days["y"] / unit)[past])
         mixture = fitted.predict_dist(features[present])
         yield mixture.affine(0.0, torch.tensor(unit[present].to_numpy())), days["y"][present]
 
@@ -64,9 +64,9 @@ def judge(mixture: Mixture, y: pd.Series) -> pd.DataFrame:
 
 def weigh_regimes(mixture: Mixture, y: pd.Series) -> pd.DataFrame:
     """Of two components: standard deviations of the narrower and the wider, and the weight of the wider."""
-    scales, order = mixture.components.stddev.sort(-1)
-    wide = mixture.weights.gather(-1, order)[:, 1]
-    return pd.DataFrame({"calm_std": scales[:, 0], "crisis_std": scales[:, 1], "crisis": wide}).set_index(y.index)
+    std, order = mixture.components.stddev.sort(-1)
+    crisis = mixture.weights.gather(-1, order)[:, 1]
+    return pd.DataFrame({"calm_std": std[:, 0], "crisis_std": std[:, 1], "crisis": crisis}).set_index(y.index)
 
 
 def compare(records: dict[str, pd.DataFrame], y: pd.Series, reference: str) -> pd.DataFrame:
@@ -98,25 +98,24 @@ def draw_risk(one: pd.DataFrame, y: pd.Series, path: Path) -> None:
     ax.plot(one["var_1%"], color=BLUE, linewidth=0.9, label="value at risk, 1%, forecast the day before")
     ax.plot(y[breach], "o", color=ORANGE, markersize=3.5, label=f"worse than that: {breach.mean():.1%} of days")
     ax.set(ylabel="return, %", xlim=(y.index[0], y.index[-1]))
-    _finish(figure, ax, path)
+    ax.legend(frameon=False, ncols=3, loc="lower right", fontsize="small")
+    _finish(figure, path)
 
 
-def draw_regimes(regimes: pd.DataFrame, path: Path) -> None:
-    """Weight of the wider component over time, and the standard deviations of both."""
+def draw_regimes(regimes: pd.DataFrame, y: pd.Series, path: Path) -> None:
+    """Returns, and the probability of the crisis regime, forecast the day before."""
     figure, axes = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
-    axes[0].fill_between(regimes.index, regimes["crisis"].rolling(5).mean(), color=ORANGE, alpha=0.6, linewidth=0)
-    axes[0].set(ylabel="weight of the wider\ncomponent (5-day mean)", ylim=(0, 1))
-    axes[1].semilogy(regimes["crisis_std"], color=ORANGE, linewidth=0.9, label="wider component")
-    axes[1].semilogy(regimes["calm_std"], color=BLUE, linewidth=0.9, label="narrower component")
-    axes[1].set(ylabel="standard deviation, %", xlim=(regimes.index[0], regimes.index[-1]))
-    _finish(figure, axes[1], path)
+    axes[0].vlines(y.index, 0, y, color=INK, linewidth=0.5)
+    axes[0].set(ylabel="return, %")
+    axes[1].fill_between(regimes.index, regimes["crisis"], color=ORANGE, linewidth=0)
+    axes[1].set(ylabel="probability of crisis,\nforecast the day before", ylim=(0, 1), xlim=(y.index[0], y.index[-1]))
+    _finish(figure, path)
 
 
-def _finish(figure: Figure, ax: Axes, path: Path) -> None:
+def _finish(figure: Figure, path: Path) -> None:
     for one in figure.axes:
         one.spines[["top", "right"]].set_visible(False)
         one.tick_params(colors=INK)
-    ax.legend(frameon=False, ncols=3, loc="upper right", fontsize="small")
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -132,7 +131,7 @@ def main() -> None:
 
     days, years = describe_days(load_prices(asked.index)), range(asked.first, asked.last + 1)
     records = {
-        name: pd.concat([judge(*forecast) for forecast in predict_years(days, years, model)])
+        name: pd.concat([judge(*forecast) for forecast in predict_years(days, years, *model)])
         for name, model in MODELS.items()
     }
     y = days["y"][next(iter(records.values())).index]
@@ -147,8 +146,9 @@ def main() -> None:
     table.round(4).to_csv(asked.output / f"{asked.index}_{asked.first}_{asked.last}.csv", index_label="method")
     draw_risk(records[next(iter(MODELS))], y, asked.output / "risk.png")
     years = range(min(asked.first, days.index.year[0] + 4), asked.last + 1)
-    regimes = [weigh_regimes(*one) for one in predict_years(days, years, TWO_REGIMES, is_scaled=False)]
-    draw_regimes(pd.concat(regimes), asked.output / "regimes.png")
+    forecasts = list(predict_years(days, years, Regimes(), is_scaled=False))
+    regimes = pd.concat([weigh_regimes(*one) for one in forecasts])
+    draw_regimes(regimes, days["y"][regimes.index], asked.output / "regimes.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""What others forecast: GARCH with heavy and skewed tails, hidden Markov models, the past itself. See requirements.txt."""
+"""What others forecast: GARCH with heavy and skewed tails, hidden Markov models, the past (requirements.txt)."""
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 

@@ -6,14 +6,16 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from scipy.stats import norm, t
 from sklearn.base import clone
 
 from examples.finance import __main__ as finance
 from examples.finance.backtests import christoffersen, diebold_mariano, kupiec, record, shortfall_test
+from examples.finance.regimes import Regimes
 from examples.finance.returns import describe_days, load_prices
 
-SMALL = clone(finance.TWO_REGIMES).set_params(max_epochs=15)
+SMALL = clone(finance.SMALL).set_params(family="normal", n_restarts=1, max_epochs=12)
 
 
 def simulate_prices(n_days: int = 1_040, n_steps: int = 24) -> pd.DataFrame:
@@ -36,7 +38,7 @@ def prices() -> pd.DataFrame:
 
 
 def forecast(days: pd.DataFrame, years: range) -> pd.DataFrame:
-    return pd.concat([finance.judge(*one) for one in finance.predict_years(days, years, SMALL)])
+    return pd.concat([finance.judge(*one) for one in finance.predict_years(days, years, SMALL, is_scaled=True)])
 
 
 def test_forecasts_do_not_know_what_comes_after(prices):
@@ -66,6 +68,17 @@ def test_forecasts_come_near_the_truth(prices):
     assert constant < truth - 0.1
     assert truth - 0.05 < one["log_score"].mean() < truth + 0.02
     assert kupiec((y < one["var_5%"]).to_numpy(), 0.05) > 0.01
+
+
+def test_regimes_are_found_where_they_are():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"x": rng.normal(size=4_000)})
+    crisis = expit(2 * X["x"] - 1)
+    y = pd.Series(rng.normal(0, np.where(rng.uniform(size=4_000) < crisis, 3.0, 1.0)))
+    mixture = Regimes().fit(X, y).predict_dist(X)
+    weights = finance.weigh_regimes(mixture, y)
+    np.testing.assert_allclose(weights[["calm_std", "crisis_std"]].iloc[0], [1, 3], rtol=0.1)
+    assert (weights["crisis"] - crisis).abs().max() < 0.1
 
 
 def test_shortfall_is_the_mean_beyond_the_value_at_risk():
@@ -111,8 +124,7 @@ def test_the_program_writes_its_table_and_pictures(prices, tmp_path, monkeypatch
     (tmp_path / "finance").mkdir()
     prices.to_csv(tmp_path / "finance" / "sp500_daily_1999_2018.csv.gz")
     monkeypatch.setenv("MIXTURA_DATA", str(tmp_path))
-    monkeypatch.setattr(finance, "MODELS", {"small": SMALL})
-    monkeypatch.setattr(finance, "TWO_REGIMES", clone(SMALL).set_params(max_epochs=2))
+    monkeypatch.setattr(finance, "MODELS", {"small": (SMALL, True)})
     arguments = ["finance", "--first", "2002", "--last", "2002", "--output", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", arguments)
     finance.main()
