@@ -8,8 +8,9 @@ MIXTURA_DATA, or in ../shared/data. Settings were chosen on the years 2005 to 20
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -130,15 +131,19 @@ def main() -> None:
     asked = parser.parse_args()
 
     days, years = describe_days(load_prices(asked.index)), range(asked.first, asked.last + 1)
-    records = {
-        name: pd.concat([judge(*forecast) for forecast in predict_years(days, years, *model)])
+    forecasters: dict[str, Callable[[], pd.DataFrame]] = {
+        name: lambda model=model: pd.concat([judge(*one) for one in predict_years(days, years, *model)])
         for name, model in MODELS.items()
     }
-    y = days["y"][next(iter(records.values())).index]
     if asked.peers:
         from .peers import PEERS  # noqa: PLC0415  (an optional extra)
 
-        records |= {name: forecast(days["y"], years) for name, forecast in PEERS.items()}
+        forecasters |= {name: partial(forecast, days["y"], years) for name, forecast in PEERS.items()}
+    records = {}
+    for name, forecast in forecasters.items():
+        records[name] = forecast()
+        print(f"{name}: {records[name]['log_score'].mean():.4f}", flush=True)
+    y = days["y"][next(iter(records.values())).index]
     table = compare(records, y, next(iter(MODELS)))
     print(table.round(4).to_string())
 
