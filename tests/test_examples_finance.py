@@ -76,6 +76,7 @@ def test_regimes_are_found_where_they_are():
     crisis = expit(2 * X["x"] - 1)
     y = pd.Series(rng.normal(0, np.where(rng.uniform(size=4_000) < crisis, 3.0, 1.0)))
     mixture = Regimes().fit(X, y).predict_dist(X)
+    assert len(finance.judge(mixture[:9], y[:9])) == 9
     weights = finance.weigh_regimes(mixture, y)
     np.testing.assert_allclose(weights[["calm_std", "crisis_std"]].iloc[0], [1, 3], rtol=0.1)
     assert (weights["crisis"] - crisis).abs().max() < 0.1

@@ -46,7 +46,7 @@ class Regimes(nn.Module):
     @torch.no_grad()
     def predict_dist(self, X: pd.DataFrame) -> Mixture:
         """The predicted density of each row."""
-        return self(self._standardise(X))
+        return self(self._standardise(X)).detach()
 
     def _standardise(self, X: pd.DataFrame) -> Tensor:
         return (torch.tensor(X.to_numpy()) - self.centre) / self.spread
