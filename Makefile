@@ -6,7 +6,7 @@ PIP := .venv/$(PIP_INSTALL) -c constraints.txt
 # Small networks are slower on many threads, and two test processes share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse bench-accuracy bench-conformal example-precipitation fuzz figures docs clean
+.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse bench-accuracy bench-conformal example-finance example-precipitation fuzz figures docs clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -33,6 +33,12 @@ help:  ## This list
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/$(PIP_INSTALL) -c constraints.txt -e .
 	.venv-peers/$(PIP_INSTALL) --no-deps -r benchmarks/requirements-peers.txt
+	@touch $@
+
+.venv-finance/peers: pyproject.toml constraints.txt examples/finance/requirements.txt
+	$(PYTHON) -m venv .venv-finance
+	.venv-finance/$(PIP_INSTALL) -c constraints.txt -e .
+	.venv-finance/$(PIP_INSTALL) --no-deps -r examples/finance/requirements.txt
 	@touch $@
 
 demo: .venv/core  ## Learn p(y | x) from real taxi trips; pictures and a page in demo/
@@ -82,6 +88,9 @@ bench-conformal: .venv-peers/peers  ## Calibration before and after, coverage an
 example-precipitation: .venv/test  ## Rain or no rain, and how much, beside peers; SET=innsbruck or australia needs ../shared/data
 	$(ONE_THREAD) $(BIN)/python -m examples.precipitation $(or $(SET),seattle)
 
+example-finance: $(if $(PEERS),.venv-finance/peers,.venv/core)  ## Densities of daily stock returns; PEERS=1 adds GARCH and others; needs ../shared/data (ten minutes)
+	$(ONE_THREAD) $(if $(PEERS),.venv-finance,.venv)/bin/python -m examples.finance $(if $(PEERS),--peers)
+
 fuzz: .venv/test  ## Random tables, targets and parameters: each ends in a sound model or a coded error (about ten minutes)
 	$(ONE_THREAD) $(BIN)/python benchmarks/fuzz.py
 
@@ -93,4 +102,4 @@ docs: .venv/docs  ## The documentation as a site in site/; warnings are errors
 	$(BIN)/mkdocs build --strict
 
 clean:  ## Remove what was made here
-	rm -rf .venv .venv-peers demo site .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-peers .venv-finance demo site .pytest_cache .ruff_cache dist
