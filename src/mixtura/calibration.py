@@ -237,6 +237,11 @@ class Recalibrated(Distribution):
         """The floating type of the answers."""
         return self.mixture.dtype
 
+    @property
+    def atoms(self) -> Tensor | None:
+        """Those of the mixture, whose masses are others now."""
+        return self.mixture.atoms
+
     def __len__(self) -> int:
         return len(self.mixture)
 

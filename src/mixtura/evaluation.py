@@ -15,9 +15,10 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from .blocks import rows_to_draw
+from .calibrated import network_of
 from .constraints import is_int
 from .errors import MixturaError
-from .families import ScalarFamily
+from .families import AnyFamily, ScalarFamily
 from .mixture import Mixture
 from .reference import FEWEST_ROWS, Reference, Table, shared_atoms
 from .scores import censored_nll, crps, energy_score, nll, pit
@@ -37,7 +38,8 @@ _CALIBRATION_ERROR_EXPECTED = math.sqrt(2 / math.pi) * math.pi / 8
 """Of n uniform numbers, times sqrt(n): the means of the greatest and of the mean distance of a Brownian bridge."""
 _SURE = 2.0
 """Standard errors from which on the summary says that there is a difference."""
-_UNLIKELY = 0.01
+_SURE_OF_A_FAULT, _UNLIKELY = 3.0, 0.003
+"""The same of what is wrong with the calibration, at which three figures are looked; the P-value that is as rare."""
 _LEAST_BIAS, _LEAST_DISPERSION = 0.01, 0.05
 """Of the mean and of the dispersion of the PIT, below which it does not matter."""
 
@@ -144,7 +146,9 @@ def evaluate(
     score: Score = "crps" if y_values.ndim == 1 else "energy"
     losses[score] = losses_of(density, target, score, generator)
     metrics[score] = _mean(losses[score])
-    for name, (reference_nll, reference_score) in _references(density, target, X, train, score, random_state).items():
+    law = getattr(network_of(forecast), "family_", getattr(density, "family", None))
+    references = _references(density, law, target, X, train, score, random_state)
+    for name, (reference_nll, reference_score) in references.items():
         losses |= {f"nll_{name}": reference_nll, f"{score}_{name}": reference_score}
         metrics[f"nll_gain_{name}"] = _mean(reference_nll - losses["nll"])
         metrics[f"{score}_skill_{name}"] = _skill(losses[score], reference_score)
@@ -184,7 +188,10 @@ def predicted(forecast: Any, X: Any, y: Any) -> tuple[Any, Target]:
         density = forecast.predict_dist(X)
     else:
         density = forecast
-    if not all(hasattr(density, name) for name in ("log_prob", "sample", "mean", "batch_shape")):
+    asked = ["log_prob", "sample", "mean", "batch_shape"]
+    if not isinstance(density, Mixture) and not getattr(density, "event_shape", ()):
+        asked += ["cdf", "icdf", "crps"]
+    if not all(hasattr(density, name) for name in asked):
         got, expected = f"a {type(forecast).__name__}", "a model with predict_dist, or a Mixture"
         raise MixturaError("E-forecast", got, expected, "fit an MDNRegressor, or predict densities first")
     if isinstance(density, Mixture):
@@ -246,6 +253,10 @@ def measure_of(density: Any) -> str:
     return kind if atoms is None else f"{kind} with atoms {', '.join(f'{atom:g}' for atom in atoms.tolist())}"
 
 
+def _has_jumps(density: Any) -> bool:
+    return getattr(density, "atoms", None) is not None or _is_discrete(density)
+
+
 def _is_discrete(density: Any) -> bool:
     family = getattr(density, "family", None)
     return isinstance(family, ScalarFamily) and family.is_discrete
@@ -256,7 +267,7 @@ def _distance(density: Any, y: Tensor, point: Tensor) -> NDArray[np.float64]:
     gap = y - point
     family = getattr(density, "family", None)
     if isinstance(family, ScalarFamily) and family.is_circular:
-        low, high = family.support(density.components)
+        low, high = family.support(getattr(density, "mixture", density).components)
         turn = (high - low)[..., 0]
         gap = (gap + turn / 2).remainder(turn) - turn / 2
     return (gap.abs() if y.ndim == 1 else torch.linalg.vector_norm(gap, dim=-1)).numpy()
@@ -266,11 +277,17 @@ def _distance(density: Any, y: Tensor, point: Tensor) -> NDArray[np.float64]:
 
 
 def _references(
-    density: Any, target: Target, X: Any, train: tuple[Any, Any] | None, score: Score, seed: int
+    density: Any,
+    law: AnyFamily | None,
+    target: Target,
+    X: Any,
+    train: tuple[Any, Any] | None,
+    score: Score,
+    seed: int,
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """NLL and other score of each row under each reference."""
     table = None if X is None else _as_table(X)
-    own = Reference.of(table, target, density, seed)
+    own = Reference.of(table, target, density, law, seed)
     if train is None:
         if len(target) < FEWEST_ROWS:
             return {}
@@ -284,7 +301,7 @@ def _references(
             got, fix = f"a target of shape {learned.values.shape} in train", "give that of the rows the model saw"
             raise MixturaError("E-target-shape", got, f"known values of shape (n, *{target.values.shape[1:]})", fix)
         X_train = None if table is None or train[0] is None else _as_table(train[0])
-        parts = [(Reference.of(X_train, learned, density, seed), np.arange(len(target)))]
+        parts = [(Reference.of(X_train, learned, density, law, seed), np.arange(len(target)))]
     found: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for learner, judge in parts:
         some, rows = target.take(judge), own.take(judge)
@@ -312,7 +329,7 @@ def _as_table(X: Any) -> Table:
 def _interval_metrics(density: Any, y: Tensor, level: float, lower: Tensor, upper: Tensor) -> dict[str, Metric]:
     """Of the central interval. With jumps of the cdf it holds more than the level, and is expected to."""
     inside, width, held = (lower <= y) & (y <= upper), upper - lower, level
-    if isinstance(density, Mixture) and (density.atoms is not None or _is_discrete(density)):
+    if _has_jumps(density):
         held = (density.cdf(upper) - (1 - density.survival(lower))).mean().item()
         width = width + 1 if _is_discrete(density) else width
     name = round(100 * level)
@@ -324,7 +341,13 @@ def _interval_metrics(density: Any, y: Tensor, level: float, lower: Tensor, uppe
 
 @torch.no_grad()
 def _pit(density: Any, y: Tensor, generator: torch.Generator) -> NDArray[np.float64]:
-    return (pit(density, y, generator) if isinstance(density, Mixture) else density.cdf(y)).numpy()
+    if isinstance(density, Mixture):
+        return pit(density, y, generator).numpy()
+    level = density.cdf(y)
+    if _has_jumps(density):
+        before = 1 - density.survival(y)
+        level = before + torch.rand(y.shape, dtype=y.dtype, generator=generator) * (level - before)
+    return level.numpy()
 
 
 @torch.no_grad()
@@ -436,9 +459,13 @@ def _finished(
 ) -> Evaluation:
     table = pd.DataFrame.from_dict(metrics, orient="index", columns=["value", "standard_error", "expected"])
     table.index.name = "metric"
-    faults = _faults(metrics)
-    sentences = [_impossible(losses["nll"]), _skill_in_words(metrics), *_faults_in_words(faults, levels)]
-    sentences.append(_coverage_in_words(metrics))
+    n, faults = len(losses["nll"]), {}
+    sentences = [_impossible(losses["nll"]), _skill_in_words(metrics)]
+    if n >= FEWEST_ROWS:
+        faults = _faults(metrics, n)
+        sentences += [*_faults_in_words(faults, levels), _coverage_in_words(metrics)]
+    elif levels:
+        sentences.append(f"Whether it is calibrated can't be told from {n} rows.")
     summary = " ".join(filter(None, sentences))
     return Evaluation(table, pd.DataFrame(losses), summary, measure, tuple(faults))
 
@@ -463,22 +490,26 @@ def _skill_in_words(metrics: dict[str, Metric]) -> str:
     return f"The forecast is {', and '.join(parts)}."
 
 
-def _faults(metrics: dict[str, Metric]) -> dict[str, str]:
-    """Whether it is too narrow or too wide, too low or too high; and by which figures."""
+def _faults(metrics: dict[str, Metric], n: int) -> dict[str, str]:
+    """Whether it is too narrow or too wide, too low or too high; and by which figures.
+
+    A standard error is taken to be no less than that of n uniform numbers.
+    """
     found: dict[str, str] = {}
+    least_of_mean, least_of_dispersion = math.sqrt(1 / (12 * n)), math.sqrt(0.8 / n)
     if "pit_mean" in metrics:
         (mean, mean_error, _), (dispersion, dispersion_error, _) = metrics["pit_mean"], metrics["pit_dispersion"]
-        if abs(mean - 0.5) > max(_LEAST_BIAS, _SURE * mean_error):
+        if abs(mean - 0.5) > max(_LEAST_BIAS, _SURE_OF_A_FAULT * max(mean_error, least_of_mean)):
             figures = f"mean of the PIT {mean:.3f} ± {mean_error:.3f}, 0.5 is right"
             found["low" if mean > 0.5 else "high"] = figures
-        if abs(dispersion - 1) > max(_LEAST_DISPERSION, _SURE * dispersion_error):
+        if abs(dispersion - 1) > max(_LEAST_DISPERSION, _SURE_OF_A_FAULT * max(dispersion_error, least_of_dispersion)):
             figures = f"dispersion of the PIT {dispersion:.2f} ± {dispersion_error:.2f}, 1 is right"
             found["narrow" if dispersion > 1 else "wide"] = figures
         if not found and not metrics["pit_ks_p_value"][0] >= _UNLIKELY:
             found["shape"] = f"KS distance of the PIT {metrics['pit_ks'][0]:.3f}"
     elif "hdr_pit_mean" in metrics:
         middle, error, _ = metrics["hdr_pit_mean"]
-        if not abs(middle - 0.5) <= max(_LEAST_BIAS, _SURE * error):
+        if not abs(middle - 0.5) <= max(_LEAST_BIAS, _SURE_OF_A_FAULT * max(error, least_of_mean)):
             figures = f"mean level of the regions with y on their edge {middle:.3f} ± {error:.3f}"
             found["narrow" if middle > 0.5 else "wide"] = figures
     return found

@@ -42,15 +42,17 @@ class Reference:
     seed: int
 
     @classmethod
-    def of(cls, X: Table | None, target: Target, forecast: object, seed: int) -> "Reference":
-        """Of the law of a forecast's own components and with its atoms, if it is a mixture whose law y may have."""
+    def of(cls, X: Table | None, target: Target, forecast: object, law: AnyFamily | None, seed: int) -> "Reference":
+        """With the atoms of a forecast, and of its components' law, if there is one that y may have."""
         y = torch.tensor(target.values)
         family = get_family("normal", y.shape[1] if y.ndim == 2 else None)
         atoms = shared_atoms(forecast)
-        if isinstance(forecast, Mixture):
+        if law is not None:
+            if any(isinstance(part, ScalarFamily) and part.is_circular for part in scalar_families(law, 1)):
+                X = None  # angles have no line
             try:
-                check_support(forecast.family, target, np.empty(0) if atoms is None else atoms.numpy())
-                family = forecast.family
+                check_support(law, target, np.empty(0) if atoms is None else atoms.numpy())
+                family = law
             except MixturaError:  # the forecast itself says that some y are impossible
                 pass
         return cls(X, y, family, atoms, seed)
@@ -68,8 +70,7 @@ class Reference:
     @property
     def has_line(self) -> bool:
         """Whether there are features, and y is no angle."""
-        parts = scalar_families(self.family, 1)
-        return self.X is not None and not any(isinstance(part, ScalarFamily) and part.is_circular for part in parts)
+        return self.X is not None
 
     def unconditional(self) -> Mixture:
         """The density of y without features, by EM: at most five components, one for each 20 rows."""

@@ -202,6 +202,14 @@ def scalar_families(family: AnyFamily, n: int) -> list[AnyFamily]:
     return list(family.families) if isinstance(family, ProductFamily) else [family] * n
 
 
+def is_free(family: AnyFamily) -> bool:
+    """Whether a law may be moved, and lives on the whole line: a little noise takes no y out of its support."""
+    if family.closed_under != "affine" or not isinstance(family, ScalarFamily):
+        return family.closed_under == "affine"
+    low, high = family.support(family.build(torch.zeros(family.n_raw(None), dtype=torch.float64)))
+    return bool(low == -torch.inf) and bool(high == torch.inf)
+
+
 def check_support(family: AnyFamily, target: Target, atoms: NDArray[np.float64]) -> None:
     """Raise ``E-target-support`` where a family has no density at a value of the target, in the user's units.
 

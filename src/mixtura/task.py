@@ -24,7 +24,16 @@ from .nets import MDN, MLP, BatchEnsemble, MixtureHead
 from .presets import Preset
 from .rows import Rows
 from .tables import TableEncoder
-from .targets import Target, Units, check_support, find_atoms, fit_target_scaler, scalar_families, smallest_scales
+from .targets import (
+    Target,
+    Units,
+    check_support,
+    find_atoms,
+    fit_target_scaler,
+    is_free,
+    scalar_families,
+    smallest_scales,
+)
 from .training import starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT, _MOST_ROWS_TO_DOUBT = 20, 20_000
@@ -235,8 +244,11 @@ class Task:
         """As a recipe says; with a progress bar, where one is wanted and can be seen."""
         n_learn = len(learners[0].learn)
         judged = self.frame.units.log_scale(self.rows.take(learners[0].judge))
-        is_affine = all(part.closed_under == "affine" for part in scalar_families(self.frame.family, 1))
-        may_move = is_affine and self.rows.upper is None and not len(self.frame.atoms)
+        may_move = (
+            all(map(is_free, scalar_families(self.frame.family, 1)))
+            and self.rows.upper is None
+            and not len(self.frame.atoms)
+        )
         noise = recipe.noise_for(n_learn)
         max_epochs, patience, n_annealed = recipe.epochs(math.ceil(n_learn / recipe.batch_size))
         console = Console(stderr=True)
