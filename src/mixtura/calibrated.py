@@ -301,7 +301,7 @@ def _labels_of(
 
 
 def _as_groups(groups: Any, n: int) -> list[Any]:
-    values = [] if groups is None else [plain(value) for value in np.asarray(groups, dtype=object)]
+    values = [] if groups is None else [plain(value) for value in np.atleast_1d(np.asarray(groups, dtype=object))]
     if groups is None or len(values) != n or not all(isinstance(value, str | int | float) for value in values):
         got = "no groups" if groups is None else f"{len(values)} groups of {n} rows, or others than numbers and texts"
         raise MixturaError("E-calibration-groups", got, "a number or a text for each row", "give groups=...")

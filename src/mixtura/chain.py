@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import _num_samples  # pyright: ignore[reportPrivateUsage]
 from torch import Tensor
 
 from .answers import as_random, check_fitted
@@ -97,6 +98,11 @@ class MDNChain(BaseEstimator):
             fix = "for a scalar target take MDNRegressor"
             raise MixturaError("E-target-shape", f"y of shape {target.values.shape}", "shape (n, D), D >= 2", fix)
         n_targets = target.values.shape[1]
+        for name, value in {"order": self.order, "families": self.families}.items():
+            if not isinstance(value, Sequence | np.ndarray | None) or isinstance(value, str):
+                raise MixturaError("E-parameter", f"{name}={value!r}", "a list, one for each target", "give a list")
+        with coded("E-features", "a table of numbers and categories, of as many rows as y"):
+            check_consistent_length(X, target.values)
         order = [*range(n_targets)] if self.order is None else list(self.order)
         if not all(map(is_int(0), order)) or sorted(order) != [*range(n_targets)]:
             expected = f"each of 0 to {n_targets - 1} once"
@@ -127,7 +133,11 @@ class MDNChain(BaseEstimator):
             As `MDNRegressor.score_samples`; ``E-target-shape`` for y of another shape than in fit.
         """
         check_fitted(self)
-        values = as_target(y).values
+        target = as_target(y)
+        values = target.values
+        if target.names and target.names != self._names:
+            got, expected = f"columns {target.names}", f"{self._names}"
+            raise MixturaError("E-target-shape", got, expected, "give the columns of the target in the order of fit")
         if values.shape[1:] != (len(self.order_),):
             got, expected = f"y of shape {values.shape}", f"shape (n, {len(self.order_)})"
             raise MixturaError("E-target-shape", got, expected, "give the targets that fit had")
@@ -150,7 +160,8 @@ class MDNChain(BaseEstimator):
         if not is_seed(random_state):
             raise MixturaError("E-parameter", f"random_state={random_state!r}", "a seed", "give an integer")
         generator = torch.Generator().manual_seed(int(as_random(random_state).randint(2**31 - 1)))
-        n_rows = len(X)
+        with coded("E-features", "a table of numbers and categories, as in fit"):
+            n_rows = _num_samples(X)
         # All draws of the first target come from n densities; then each draw is a row of its own.
         first = self.links_[0].predict_dist(X).sample((n_samples,), generator).T.reshape(-1)
         drawn = np.empty((n_rows * n_samples, len(self.order_)))

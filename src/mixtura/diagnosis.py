@@ -36,7 +36,7 @@ _ALIKE, _MANY_ALIKE = 0.01, 0.1
 _MANY_DEAD = 0.5
 _WIDE_SPREAD_NATS, _STILL_FALLING_NATS, _MANY_SKIPPED = 0.1, 0.01, 0.01
 _FEW_IN_USE, _ALL_IN_USE, _N_REGIONS, _N_BINS = 0.5, 0.9, 4, 10
-_UNCONDITIONAL_COMPONENTS, _N_FOLDS, _MOST_ATOMS = 5, 5, 20
+_UNCONDITIONAL_COMPONENTS, _N_FOLDS, _MOST_ATOMS, _FEWEST_ROWS_TO_COMPARE = 5, 5, 20, 20
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _training(model: Any) -> Iterator[Finding]:
     n_steps, n_skipped = max(1, report.n_epochs * steps_of_an_epoch), report.n_skipped_steps
     if n_skipped:
         is_bad = n_skipped > _MANY_SKIPPED * n_steps or any("back to the best" in event for event in report.events)
-        what = f"{n_skipped} of about {n_steps:,} steps were not finite and were skipped."
+        what = f"{n_skipped} steps, of about {n_steps:,} and their repeats, were not finite and were skipped."
         advice = "Lower learning_rate, raise scale_floor, and look for extreme values in X and y."
         yield Finding("D-steps-skipped", "warning" if is_bad else "note", what, advice)
 
@@ -331,6 +331,9 @@ class _Look:
         gains = losses - rows.nll(self.pool)
         gain, error = gains.mean().item(), gains.std().item() / math.sqrt(len(gains))
         code, figures = "D-unconditional", f"by {abs(gain):.3f} ± {error:.3f} nats a row"
+        if len(gains) < _FEWEST_ROWS_TO_COMPARE:
+            what = f"Whether the model is better than the density of y alone can't be told from {len(gains)} rows."
+            return Finding(code, "note", what, "Look at more rows.")
         if gain < -_ERRORS_OF_A_GAIN * error:
             return Finding(code, "warning", f"The model is worse than the density of y alone, {figures}.", _USELESS)
         if gain < _ERRORS_OF_NONE * error:

@@ -12,12 +12,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.stats import kstest
+from sklearn.utils import check_array
 from torch import Tensor
 
 from .blocks import rows_to_draw
 from .calibrated import network_of
 from .constraints import is_int
-from .errors import MixturaError
+from .errors import MixturaError, coded
 from .families import AnyFamily, ScalarFamily
 from .mixture import Mixture
 from .reference import FEWEST_ROWS, Reference, Table, shared_atoms
@@ -134,8 +135,8 @@ def evaluate(
     >>> bool(result["nll_gain_unconditional"] > 0.25), bool(abs(result["central_coverage_90"] - 0.9) < 0.03)
     (True, True)
     """
-    if not is_int(0)(random_state):
-        raise MixturaError("E-parameter", f"random_state={random_state!r}", "an integer >= 0", "give a seed")
+    if not is_int(0)(random_state) or random_state >= 2**32:
+        raise MixturaError("E-parameter", f"random_state={random_state!r}", "0 <= seed < 2**32", "give a seed")
     density, target = predicted(forecast, X, y)
     losses = {"nll": losses_of(density, target, "nll")}
     metrics: dict[str, Metric] = {"nll": _mean(losses["nll"])}
@@ -287,6 +288,9 @@ def _references(
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """NLL and other score of each row under each reference."""
     table = None if X is None else _as_table(X)
+    if table is not None and len(table) != len(target):
+        got, fix = f"{len(table)} rows of X, {len(target)} of y", "give the features of the rows that were predicted"
+        raise MixturaError("E-input-length", got, "as many rows in X and y", fix)
     own = Reference.of(table, target, density, law, seed)
     if train is None:
         if len(target) < FEWEST_ROWS:
@@ -301,6 +305,12 @@ def _references(
             got, fix = f"a target of shape {learned.values.shape} in train", "give that of the rows the model saw"
             raise MixturaError("E-target-shape", got, f"known values of shape (n, *{target.values.shape[1:]})", fix)
         X_train = None if table is None or train[0] is None else _as_table(train[0])
+        if X_train is not None and (len(X_train), X_train.shape[1:]) != (len(learned), _shape(table)[1:]):
+            got, fix = f"train of shapes {X_train.shape} and {learned.values.shape}", "give the rows the model saw"
+            raise MixturaError("E-input-length", got, f"(n, {_shape(table)[1]}) and n values", fix)
+        if len(learned) < FEWEST_ROWS:
+            got, fix = f"{len(learned)} rows in train", "leave train out"
+            raise MixturaError("E-too-few-rows", got, f"at least {FEWEST_ROWS}", fix)
         parts = [(Reference.of(X_train, learned, density, law, seed), np.arange(len(target)))]
     found: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for learner, judge in parts:
@@ -320,7 +330,14 @@ def _references(
 
 
 def _as_table(X: Any) -> Table:
-    return X if isinstance(X, pd.DataFrame) else np.asarray(X, dtype=np.float64)
+    if isinstance(X, pd.DataFrame):
+        return X
+    with coded("E-features", "a table of numbers and categories"):
+        return check_array(X, dtype=np.float64, ensure_all_finite="allow-nan")
+
+
+def _shape(table: Table | None) -> tuple[int, ...]:
+    return (0, 0) if table is None else table.shape
 
 
 # Calibration ---------------------------------------------------------------------------------------------------
