@@ -598,9 +598,9 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         Examples
         --------
         >>> import numpy as np
-        >>> X = np.random.default_rng(0).uniform(size=(300, 1))
-        >>> y = X[:, 0].round(1)
-        >>> model = MDNRegressor(2, preset="plain", scale_floor=1e-3, max_epochs=100, random_state=0).fit(X, y)
+        >>> rng = np.random.default_rng(0)
+        >>> X, y = rng.uniform(size=(300, 1)), rng.poisson(2, size=300)  # whole numbers, and a floor below their distance
+        >>> model = MDNRegressor(5, preset="plain", scale_floor=1e-3, max_epochs=60, random_state=0).fit(X, y)
         >>> model.diagnose(X, y)["D-scale-floor"].severity
         'warning'
         """
