@@ -599,7 +599,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         --------
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
-        >>> X, y = rng.uniform(size=(300, 1)), rng.poisson(2, size=300)  # whole numbers, and a floor below their distance
+        >>> X, y = rng.uniform(size=(300, 1)), rng.poisson(2, size=300)  # whole numbers, a floor between
         >>> model = MDNRegressor(5, preset="plain", scale_floor=1e-3, max_epochs=60, random_state=0).fit(X, y)
         >>> model.diagnose(X, y)["D-scale-floor"].severity
         'warning'
