@@ -14,6 +14,7 @@ from mixtura import (
     MDNRegressor,
     MixturaError,
     Mixture,
+    Recalibrated,
     checks,
     datasets,
     decompose,
@@ -463,3 +464,11 @@ def test_highest_density_levels_of_a_law_with_atoms_are_refused():
     with pytest.raises(MixturaError) as caught:
         plots.plot_pit(rain, np.zeros(4), kind="hdr")
     assert caught.value.code == "E-not-continuous"
+
+
+@pytest.mark.parametrize("draw", [plots.plot_pit, plots.plot_reliability, plots.plot_sharpness, plots.plot_ridges])
+def test_what_is_no_mixture_is_refused(draw):
+    normal = Mixture(torch.zeros(3, 1), Normal(torch.zeros(3, 1), torch.ones(3, 1)))
+    law = Mixture(torch.zeros(1, 1), Normal(torch.zeros(1, 1), torch.ones(1, 1)))
+    with pytest.raises(MixturaError, match="E-forecast"):
+        draw(Recalibrated(normal, law), np.zeros(3))

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .errors import MixturaError, coded
-from .mixture import Mixture
+from .mixture import Mixture, plain_mixture
 from .scores import pit
 
 _BAND = 0.95
@@ -165,7 +165,7 @@ def coverage_by(mixture: Mixture, y: ArrayLike, by: ArrayLike | None = None, *, 
 
 def in_rows(mixture: Mixture, y: ArrayLike) -> tuple[Mixture, Tensor]:
     """Forecasts along one batch axis and their observations, in float64 on the CPU and without gradient."""
-    mixture = mixture.detach().flat().to("cpu", torch.float64)
+    mixture = plain_mixture(mixture).detach().flat().to("cpu", torch.float64)
     with coded("E-target-type", "known numbers, not intervals"):
         values = torch.tensor(np.asarray(y, dtype=np.float64))
     shape = mixture.batch_shape + mixture.event_shape

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 
 from .errors import MixturaError, coded
 from .families import ScalarFamily
-from .mixture import Mixture
+from .mixture import Mixture, plain_mixture
 from .modes import LEAST_MASS_OF_A_MODE
 from .scores import crps, energy_score
 
@@ -217,7 +217,7 @@ def _predicted(model: "MDNRegressor", X: Any, table: pd.DataFrame, changes: dict
         changed[column] = pd.Series(value, index=table.index).astype(_room(table[column], value))
     blocks = [changed.iloc[start : start + _ROWS_AT_ONCE] for start in range(0, len(table), _ROWS_AT_ONCE)]
     is_table = isinstance(X, pd.DataFrame)
-    return [model.predict_dist(block if is_table else block.to_numpy()) for block in blocks]
+    return [plain_mixture(model.predict_dist(block if is_table else block.to_numpy())) for block in blocks]
 
 
 def _room(column: pd.Series, value: Any) -> Any:

@@ -488,3 +488,11 @@ class Mixture(ScalarAnswers, VectorAnswers):
         Runnalls (2007), Kullback-Leibler approach to Gaussian mixture reduction.
         """
         return reduced(self, n_components)
+
+
+def plain_mixture(mixture: Any) -> Mixture:
+    """A mixture as it is; raise ``E-forecast`` for anything else, such as the answer of a model calibrated by "pit"."""
+    if isinstance(mixture, Mixture):
+        return mixture
+    fix = 'calibrate by "temperature", or look at the mixtures before calibration, model.model.predict_dist(X)'
+    raise MixturaError("E-forecast", f"a {type(mixture).__name__}", "a Mixture", fix)

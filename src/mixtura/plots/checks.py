@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import coverage_by, in_rows, level_histogram, reliability
 from ..errors import MixturaError
-from ..mixture import Mixture
+from ..mixture import Mixture, plain_mixture
 from ..scores import hdr_level, pit
 from .style import ABOVE, BLUE, GREY, INK, ORANGE, axes, draw_bars, in_percent, name_of
 
@@ -175,7 +175,7 @@ def plot_sharpness(
     MixturaError
         ``E-scalar-only``, ``E-coverage-range``.
     """
-    width = mixture.detach().flat().central_interval(coverage).size.cpu().numpy()
+    width = plain_mixture(mixture).detach().flat().central_interval(coverage).size.cpu().numpy()
     ax = axes(ax)
     ax.hist(width, bins=40, weights=np.full(len(width), 1 / len(width)), color=BLUE, alpha=0.7, lw=0)
     marks = {"median": (float(np.median(width)), INK)}

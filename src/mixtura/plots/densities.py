@@ -17,7 +17,7 @@ from ..checks import in_rows
 from ..effects import as_table, column_of, ends_of, is_number, label_of, target_of
 from ..errors import MixturaError
 from ..families import ScalarFamily
-from ..mixture import Mixture
+from ..mixture import Mixture, plain_mixture
 from .style import ABOVE, BANDS, BLUE, DENSITY_MAP, GREY, INK, ORANGE, axes, name_of
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def plot_mixture(
     """
     if not 0 < coverage < 1:
         raise MixturaError("E-coverage-range", f"coverage={coverage!r}", "0 < coverage < 1", "0.9 means 90%")
-    if mixture.batch_shape not in ((), (1,)) or mixture.event_shape not in ((), (2,)):
+    if plain_mixture(mixture).batch_shape not in ((), (1,)) or mixture.event_shape not in ((), (2,)):
         expected = "a single mixture of a scalar or of two coordinates"
         raise MixturaError("E-plot-shape", f"{mixture!r}", expected, "take one row, mixture[i], or one .marginal(dim)")
     mixture = (mixture[0] if mixture.batch_shape else mixture).detach().to("cpu", torch.float64)
@@ -260,7 +260,7 @@ def plot_density_map(
     ----------
     Hyndman (1996), Computing and graphing highest density regions.
     """
-    if mixture.batch_shape not in ((), (1,)) or mixture.event_shape != (2,):
+    if plain_mixture(mixture).batch_shape not in ((), (1,)) or mixture.event_shape != (2,):
         expected, fix = "a single mixture of two coordinates", "take one row, mixture[i], and .marginal([i, j])"
         raise MixturaError("E-plot-shape", f"{mixture!r}", expected, fix)
     mixture = mixture.detach().to("cpu", torch.float64).reshape(())
@@ -418,7 +418,7 @@ def _points(row: Mixture, bottom: float, top: float) -> tuple[Tensor, bool]:
 
 
 def _scalar_rows(mixture: Mixture) -> Mixture:
-    if mixture.event_shape:
+    if plain_mixture(mixture).event_shape:
         fix = "take one coordinate, mixture.marginal(dim)"
         raise MixturaError("E-plot-shape", f"{mixture!r}", "mixtures of a scalar target", fix)
     return mixture.detach().flat().to("cpu", torch.float64)

@@ -5,7 +5,7 @@ import torch
 from matplotlib.axes import Axes
 
 from ..learner import FitReport
-from ..mixture import Mixture
+from ..mixture import Mixture, plain_mixture
 from ..selection import Selection
 from .style import ABOVE, BLUE, GREY, INK, ORANGE, axes
 
@@ -74,7 +74,7 @@ def plot_component_usage(mixture: Mixture, *, ax: Axes | None = None) -> Axes:
     ax
         Where to draw; a new figure by default.
     """
-    mixture = mixture.detach().flat()
+    mixture = plain_mixture(mixture).detach().flat()
     weights, k = mixture.weights, mixture.n_components
     heaviest = torch.bincount(weights.argmax(-1), minlength=weights.shape[-1]) / len(weights)
     mean = weights.mean(0)
