@@ -74,6 +74,8 @@ def test_tables_with_names_and_categories():
     chain = MDNChain(LINK).fit(table, pd.DataFrame(y, columns=["east", "north"]))
     assert list(chain.links_[1].feature_names_in_) == ["radius", "kind", "target east"]
     assert chain.sample(table.head(3), 2, random_state=0).shape == (3, 2, 2)
+    numbered = pd.DataFrame(X)  # whose columns are numbers
+    assert MDNChain(LINK).fit(numbered, y).sample(numbered[:2], random_state=0).shape == (2, 1, 2)
     same = chain.sample(table.head(3), 2, random_state=0), chain.sample(table.head(3), 2, random_state=0)
     np.testing.assert_array_equal(*same)
 

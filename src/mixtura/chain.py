@@ -211,4 +211,6 @@ def _beside(X: Any, values: NDArray[np.float64], names: Sequence[str]) -> Any:
     """Features and targets as one table."""
     if not isinstance(X, pd.DataFrame):
         return np.column_stack([np.asarray(X), values])
-    return X.assign(**{f"target {name}": values[:, i] for i, name in enumerate(names)})
+    if not names:
+        return X
+    return X.rename(columns=str).assign(**{f"target {name}": values[:, i] for i, name in enumerate(names)})
