@@ -115,18 +115,23 @@ class Answers(ABC):
         self, X: Any, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
     ) -> NDArray[np.float64]:
         """Draws from p(y | x), shape (n, n_samples), or (n, n_samples, D) for a vector target."""
-        if not is_int(1)(n_samples):
-            raise MixturaError("E-parameter", f"n_samples={n_samples!r}", "an integer >= 1", "ask for at least one")
-        if not is_seed(random_state):
-            expected = CONSTRAINTS["random_state"][1]
-            raise MixturaError("E-parameter", f"random_state={random_state!r}", expected, "give a seed")
-        generator = torch.Generator().manual_seed(int(as_random(random_state).randint(2**31 - 1)))
+        generator = generator_of(n_samples, random_state)
         return self.predict_dist(X).sample((n_samples,), generator).transpose(0, 1).numpy()
 
 
 def as_random(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
     """A generator of our own: NumPy's global one stays untouched."""
     return random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
+
+
+def generator_of(n_samples: int, random_state: int | np.random.RandomState | None) -> torch.Generator:
+    """Where draws come from; raise ``E-parameter`` for a number of them, or a seed, that is none."""
+    if not is_int(1)(n_samples):
+        raise MixturaError("E-parameter", f"n_samples={n_samples!r}", "an integer >= 1", "ask for at least one")
+    if not is_seed(random_state):
+        expected = CONSTRAINTS["random_state"][1]
+        raise MixturaError("E-parameter", f"random_state={random_state!r}", expected, "give a seed")
+    return torch.Generator().manual_seed(int(as_random(random_state).randint(2**31 - 1)))
 
 
 def check_fitted(model: Any) -> None:

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _num_samples  # pyright: ignore[reportPrivateUsage]
 from torch import Tensor
 
-from .answers import as_random, check_fitted
+from .answers import check_fitted, generator_of
 from .checkpoint import under
-from .constraints import is_int, is_seed
+from .constraints import is_int
 from .errors import MixturaError, coded
 from .estimator import MDNRegressor
 from .modelfile import state_of
@@ -155,11 +154,7 @@ class MDNChain(BaseEstimator):
     ) -> NDArray[np.float64]:
         """Draws from p(y | x), shape (n, n_samples, D)."""
         check_fitted(self)
-        if not is_int(1)(n_samples):
-            raise MixturaError("E-parameter", f"n_samples={n_samples!r}", "an integer >= 1", "ask for at least one")
-        if not is_seed(random_state):
-            raise MixturaError("E-parameter", f"random_state={random_state!r}", "a seed", "give an integer")
-        generator = torch.Generator().manual_seed(int(as_random(random_state).randint(2**31 - 1)))
+        generator = generator_of(n_samples, random_state)
         with coded("E-features", "a table of numbers and categories, as in fit"):
             n_rows = _num_samples(X)
         # All draws of the first target come from n densities; then each draw is a row of its own.

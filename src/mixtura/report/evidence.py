@@ -26,6 +26,7 @@ from ..errors import MixturaError
 from ..estimator import MDNRegressor
 from ..evaluation import Evaluation
 from ..mixture import Mixture
+from ..modes import LEAST_MASS_OF_A_MODE
 from ..plots import (
     plot_coverage,
     plot_density_map,
@@ -45,7 +46,6 @@ _ROWS_OF_AN_EFFECT, _POINTS_OF_AN_EFFECT, _N_EFFECTS = 40, 12, 2
 _ROWS_TO_SEARCH = 200
 """For the one with the most peaks."""
 _BARS, _FEATURES_SHOWN = 12, 3
-_MASS_OF_A_MODE = 0.05
 
 
 @dataclass(frozen=True)
@@ -274,13 +274,18 @@ def _pit_in_words(levels: NDArray[np.float64]) -> str:
 
 def _bars_in_words(histogram: pd.DataFrame) -> str:
     observed, lower, upper = (histogram[name] for name in ("observed", "lower", "upper"))
-    n_outside = int(((observed < lower) | (observed > upper)).sum())
+    n_outside = _n_outside(histogram)
     return (
         f"Each of the {len(histogram)} bars would be {1 / len(histogram):.0%} if calibrated; they lie between "
         f"{observed.min():.1%} and "
         f"{observed.max():.1%}. {_count(n_outside, 'bar is', 'bars are')} outside of the grey band of chance "
         f"({lower.iloc[0]:.1%} to {upper.iloc[0]:.1%}), where one is expected."
     )
+
+
+def _n_outside(table: pd.DataFrame) -> int:
+    """Lines of a table of `mixtura.checks` that are outside of their band."""
+    return int(((table["observed"] < table["lower"]) | (table["observed"] > table["upper"])).sum())
 
 
 def _bars(histogram: pd.DataFrame, ax: Axes) -> None:
@@ -295,7 +300,7 @@ def _bars(histogram: pd.DataFrame, ax: Axes) -> None:
 def _reliability_in_words(lines: pd.DataFrame, target: str) -> str:
     forecast, observed = (lines[name].to_numpy(np.float64) for name in ("forecast", "observed"))
     worst = np.abs(observed - forecast).argmax()
-    n_outside = int(((lines["observed"] < lines["lower"]) | (lines["observed"] > lines["upper"])).sum())
+    n_outside = _n_outside(lines)
     return (
         f"What was foreseen, and what came: on the diagonal they agree. They differ most at the "
         f"{forecast[worst]:.0%} quantile, below "
@@ -308,7 +313,7 @@ def _reliability_in_words(lines: pd.DataFrame, target: str) -> str:
 def _coverage_in_words(tenths: pd.DataFrame, target: str) -> str:
     observed = tenths["observed"].to_numpy(np.float64)
     low, high = observed.argmin(), observed.argmax()
-    n_outside = int(((tenths["observed"] < tenths["lower"]) | (tenths["observed"] > tenths["upper"])).sum())
+    n_outside = _n_outside(tenths)
     return (
         f"Is it right where it is sure, and where it is not? Rows in tenths, from the narrowest 90% interval "
         f"(tenth 1, {tenths['width'].iloc[0]:.3g} "
@@ -536,7 +541,7 @@ def _chosen(case: Case) -> tuple[dict[int, list[str]], dict[int, int]]:
     n_peaks: dict[int, int] = {}
     if case.is_scalar and isinstance(case.density, Mixture):
         some = case.some(_ROWS_TO_SEARCH)
-        peaks = (case.density[torch.tensor(some)].modes().mass >= _MASS_OF_A_MODE).sum(-1).numpy()
+        peaks = (case.density[torch.tensor(some)].modes().mass >= LEAST_MASS_OF_A_MODE).sum(-1).numpy()
         n_peaks = {int(row): int(n) for row, n in zip(some, peaks, strict=True)}
         if peaks.max() > 1:
             ranks["most peaks"] = some[peaks.argmax()]
