@@ -318,7 +318,7 @@ def _coverage_in_words(tenths: pd.DataFrame, target: str) -> str:
         f"Is it right where it is sure, and where it is not? Rows in tenths, from the narrowest 90% interval "
         f"(tenth 1, {tenths['width'].iloc[0]:.3g} "
         f"wide) to the widest (tenth {len(tenths)}, {tenths['width'].iloc[-1]:.3g}): least {target} is held in "
-        f"tenth {low} "
+        f"tenth {low + 1} "
         f"({observed[low]:.1%}), most in tenth {high + 1} ({observed[high]:.1%}). "
         f"{_count(n_outside, 'tenth is', 'tenths are')} outside of its bar of chance."
     )
