@@ -65,11 +65,13 @@ def test_a_killed_training_ends_as_if_nothing_had_happened(n_kills, tmp_path):
 
 
 def test_checkpoints_change_nothing_and_a_longer_training_goes_on_from_the_end(tmp_path):
-    plain = small().fit(X, Y)
-    assert_same(small(max_epochs=15).fit(X, Y, checkpoint_dir=tmp_path), small(max_epochs=15).fit(X, Y))
+    short = small(max_epochs=15).fit(X, Y)
+    assert_same(small(max_epochs=15).fit(X, Y, checkpoint_dir=tmp_path), short)
     longer = small().fit(X, Y, checkpoint_dir=tmp_path, resume=True)
-    assert_same(longer, plain)
-    assert_same(small().fit(X, Y, checkpoint_dir=tmp_path, resume=True), plain)  # there is nothing left to do
+    assert longer.fit_report_.n_epochs > 15
+    assert longer.fit_report_.valid_nll[:15] == short.fit_report_.valid_nll
+    assert longer.fit_report_.best_nll < short.fit_report_.best_nll
+    assert_same(small().fit(X, Y, checkpoint_dir=tmp_path, resume=True), longer)  # there is nothing left to do
 
 
 def test_another_folder_other_data_and_other_settings_are_told_apart(tmp_path):

@@ -57,7 +57,7 @@ FAST = {"preset": "fast", "hidden_layer_sizes": (16,), "max_epochs": 25}
 
 @pytest.mark.parametrize(("problem", "settings"), [(sine, {}), (branches, {}), (pair, {}), (sine, FAST)])
 def test_a_well_specified_model_raises_no_warning(problem, settings):
-    model = MDNRegressor(3, **PLAIN | {"max_epochs": 30} | settings).fit(*problem(600, 0))
+    model = MDNRegressor(3, **PLAIN | {"max_epochs": 45} | settings).fit(*problem(600, 0))
     for found in (model.diagnose(*problem(800, 1)), model.diagnose(*problem(600, 0)), model.diagnose()):
         assert not found.warnings, found
     assert model.diagnose(*problem(800, 1))["D-unconditional"].severity == "good"

@@ -74,8 +74,8 @@ def test_few_rows_take_more_epochs():
     assert balanced.epochs(8) == (2_000, 250, 600)
     assert balanced.epochs(100) == (200, 20, 60)
     assert balanced.epochs(10_000) == (20, 10, 6)
-    assert PRESETS["plain"][0].epochs(8) == (300, 30, 0)
-    assert replace(balanced, max_epochs=50).epochs(8) == (50, 250, 0)
+    assert PRESETS["plain"][0].epochs(8) == (300, 30, 90)
+    assert replace(balanced, max_epochs=50).epochs(8) == (50, 250, 15)
 
 
 def test_networks_that_are_pooled_hold_out_each_row_at_most_once(monkeypatch):

@@ -126,10 +126,12 @@ def _training(model: Any) -> Iterator[Finding]:
     steps_of_an_epoch = math.ceil(report.n_train_rows / recipe.batch_size)
     most, _, n_annealed = recipe.epochs(steps_of_an_epoch)
     code, held_out = "D-cut-off", "held-out NLL" if report.n_valid_rows else "NLL"
-    before = report.valid_nll[: max(1, int(0.9 * report.n_epochs))]
-    gain = min(before, default=math.nan) - report.best_nll
-    if not n_annealed and report.n_epochs >= most and gain > _STILL_FALLING_NATS:
-        what = f"Training ended at {most} epochs, and the last tenth of them had still gained {gain:.3f} nats."
+    steady = report.valid_nll[: most - n_annealed]
+    gain = min(steady[: max(1, int(0.9 * len(steady)))], default=math.nan) - min(steady, default=math.nan)
+    if recipe.max_epochs is not None and report.n_epochs >= most and gain > _STILL_FALLING_NATS:
+        what = (
+            f"Training ended at {most} epochs; before the rate fell, a tenth of them had still gained {gain:.3f} nats."
+        )
         yield Finding(code, "warning", what, "Raise max_epochs, or leave it to the preset.")
     else:
         what = f"Training ran for {report.n_epochs} epochs, and the {held_out} had stopped falling."

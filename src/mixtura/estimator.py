@@ -244,8 +244,8 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
             A folder in which the state of training is kept, so that no crash loses more than the last moments.
         resume
             Whether to go on from the checkpoint that is there, if there is one. The same data, settings and integer
-            `random_state` lead to the same model, bit for bit, as if nothing had happened; `max_epochs`, if given,
-            may be larger.
+            `random_state` lead to the same model, bit for bit, as if nothing had happened; with a larger
+            `max_epochs` training goes on from where it ended.
 
         Raises
         ------

@@ -41,12 +41,10 @@ class Preset:
 
     def epochs(self, n_steps: int) -> tuple[int, int, int]:
         """Where an epoch has so many steps: the most epochs, after how many without gain training ends, and over how
-        many of the last the rate falls to 0 (none where the number of epochs was given, and more may follow)."""
+        many of the last the rate falls to 0."""
         patience = math.ceil(self.patience_steps / n_steps)
         patience = self.patience or min(max(patience, _FEWEST_EPOCHS_OF_PATIENCE), _MOST_EPOCHS_OF_PATIENCE)
-        if self.max_epochs is not None:
-            return self.max_epochs, patience, 0
-        most = min(max(math.ceil(self.max_steps / n_steps), 2 * patience), _MOST_EPOCHS)
+        most = self.max_epochs or min(max(math.ceil(self.max_steps / n_steps), 2 * patience), _MOST_EPOCHS)
         return most, patience, round(_ANNEALED * most)
 
     def noise_for(self, n_rows: int) -> float:
