@@ -85,7 +85,7 @@ bench-accuracy: .venv-peers/peers  ## NLL, CRPS, coverage and seconds beside pee
 bench-conformal: .venv-peers/peers  ## Calibration before and after, coverage and sizes of sets beside peers (about ten minutes)
 	$(ONE_THREAD) .venv-peers/bin/python benchmarks/conformal.py
 
-example-precipitation: .venv/test  ## Rain or no rain, and how much, beside peers; SET=innsbruck or australia needs ../shared/data
+example-precipitation: .venv/test  ## Rain or no rain, and how much, beside peers; SET=innsbruck, innsbruck_18h or australia needs ../shared/data
 	$(ONE_THREAD) $(BIN)/python -m examples.precipitation $(or $(SET),seattle)
 
 example-finance: $(if $(PEERS),.venv-finance/peers,.venv/core)  ## Densities of daily stock returns; PEERS=1 adds GARCH and others; needs ../shared/data (ten minutes)

@@ -1,5 +1,7 @@
 """The example of precipitation: its judges against the library's, its peers against known truth, and a whole run."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,16 +27,23 @@ def test_judges_agree_with_the_library(wet_and_dry):
     mixture, y = wet_and_dry
     forecast, values = mixture.cdf(rain.GRID[:, None]).numpy().T, torch.as_tensor(y)
     np.testing.assert_allclose(rain.crps(forecast, y), mixtura.crps(mixture, values, reduction="none"), atol=3e-3)
-    cell = torch.as_tensor(np.floor(y / rain.STEP) * rain.STEP)
-    density = mixture.prob_interval(cell, cell + rain.STEP) / rain.STEP
-    likelihood = torch.where(values == 0, mixture.log_prob(torch.zeros(300)).exp(), density)
-    np.testing.assert_allclose(rain.nll(forecast, y), -likelihood.log(), atol=1e-6)
     readings = np.sqrt(0.25 * np.arange(400))  # their probabilities add up to that of all up to the last
     total = sum(np.exp(-rain.nll_of_reading(forecast, np.full(300, value), 0.25)) for value in readings)
     np.testing.assert_allclose(total, rain.at(forecast, np.sqrt(99.875)), atol=1e-9)
-    is_wet = y > 0
-    np.testing.assert_allclose(rain.pit(forecast, y)[is_wet], mixture.cdf(values).numpy()[is_wet], atol=0.03)
-    assert (rain.pit(forecast, y)[~is_wet] <= forecast[~is_wet, 0]).all()
+
+
+def test_cells_hold_what_the_forecast_holds(wet_and_dry):
+    mixture, y = wet_and_dry
+    forecast, values = mixture.cdf(rain.GRID[:, None]).numpy().T, torch.as_tensor(y)
+    law, cell = rain.in_cells(forecast, y)
+    assert ((cell == 0) == (values == 0)).all()
+    assert (cell - values).abs().max() <= rain.STEP / 2 + 1e-12
+    half = torch.where(values == 0, 0, rain.STEP / 2)
+    mass = torch.where(values == 0, mixture.cdf(values), mixture.prob_interval(cell - half, cell + half))
+    torch.testing.assert_close(law.log_prob(cell), mass.log(), atol=1e-4, rtol=0)  # what is beyond GRID is left out
+    torch.testing.assert_close(law.central_interval(0.8).size, mixture.central_interval(0.8).size, atol=0.051, rtol=0)
+    levels = mixtura.pit(law, cell, torch.Generator().manual_seed(0))
+    assert ((levels - mixture.cdf(values)).abs() <= mass + 1e-4).all()
 
 
 def test_crps_of_a_sure_forecast_is_its_absolute_error():
@@ -44,21 +53,29 @@ def test_crps_of_a_sure_forecast_is_its_absolute_error():
     np.testing.assert_allclose(rain.crps(forecast, y, is_mm=True), [4, 3, 5], atol=4 * rain.STEP)
 
 
-def test_emos_finds_a_censored_logistic_law():
+@pytest.mark.parametrize(
+    ("method", "n"),
+    [
+        (partial(peers.emos, of_loc=["a"], of_scale=["a"]), 4000),
+        (partial(rain.censored_mdn, columns=["a"], max_epochs=8), 400),
+    ],
+)
+def test_censored_laws_are_found(method, n):
     rng = np.random.default_rng(0)
-    X = pd.DataFrame({"a": rng.normal(size=4000)})
-    y = np.maximum(0.5 + X["a"].to_numpy() + np.exp(0.3 * X["a"].to_numpy()) * rng.logistic(size=4000), 0)
-    forecast = peers.emos(["a"], ["a"])(X, y)(pd.DataFrame({"a": [-1.0, 1.0]}))
+    X = pd.DataFrame({"a": rng.normal(size=n)})
+    y = np.maximum(0.5 + X["a"].to_numpy() + np.exp(0.3 * X["a"].to_numpy()) * rng.logistic(size=n), 0)
+    forecast = method(X, y, pd.DataFrame({"a": [-1.0, 1.0]}))
     for row, a in zip(forecast, (-1.0, 1.0), strict=True):
-        np.testing.assert_allclose(row, special.expit((peers.GRID - 0.5 - a) / np.exp(0.3 * a)), atol=0.03)
+        truth = special.expit((peers.GRID - 0.5 - a) / np.exp(0.3 * a))
+        np.testing.assert_allclose(row, truth, atol=1.9 / n**0.5)
 
 
 def test_climatology_and_forest_know_the_share_of_dry_days():
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"month": rng.integers(1, 3, 600), "x": rng.normal(size=600)})
     y = np.where(rng.uniform(size=600) < X["month"] / 4, 0, 1 + rng.uniform(size=600))
-    for method in (peers.climatology(["month"], 0.2), peers.forest(60, 0.2)):
-        forecast = method(X, y)(X)
+    usual = peers.climatology(X, y, X, groups=["month"], width=0.2)
+    for forecast in (usual, peers.forest(X, y, X, min_samples_leaf=60)):
         assert (np.diff(forecast) >= 0).all()
         np.testing.assert_allclose(forecast[:, -1], 1)
         for month in (1, 2):
@@ -73,7 +90,7 @@ def test_settings_are_chosen_and_weeks_left_out_without_the_test_years():
     assert data.is_late.sum() == 365 - 7
 
     def fixed(shift):
-        return lambda X, y: lambda table: (shift <= rain.GRID) * np.ones((len(table), 1))
+        return lambda X, y, X_new: (shift <= rain.GRID) * np.ones((len(X_new), 1))
 
     data.y_test[:] = np.nan  # not looked at
     assert rain.chosen([fixed(9.0), fixed(0.5)], data) == 1

@@ -13,6 +13,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from torch.nn.functional import logsigmoid
 
 try:
     import catboost  # pyright: ignore[reportMissingImports]
@@ -24,8 +25,13 @@ STEP = 0.05
 GRID = np.arange(0, 20 + STEP, STEP)
 """A forecast is an array of P(Y <= y) at these y, sqrt(mm), a row for each day: all that any judge here asks for. What
 a law has at or below 0 is its probability of no rain."""
-Method = Callable[[pd.DataFrame, Array], Callable[[pd.DataFrame], Array]]
-"""From features and sqrt(rain) to a function from features to a forecast."""
+Method = Callable[[pd.DataFrame, Array, pd.DataFrame], Array]
+"""From features and sqrt(rain) of past days, and features of others, to the forecast of these."""
+
+
+def raw_ensemble(X: pd.DataFrame, y: Array, X_new: pd.DataFrame) -> Array:
+    """The members as they are."""
+    return (X_new.filter(like="member_").to_numpy()[:, None] <= GRID[:, None]).mean(-1)
 
 
 def of_past_days(weights: Any, y: Array, width: float) -> Array:
@@ -37,123 +43,85 @@ def of_past_days(weights: Any, y: Array, width: float) -> Array:
     return 0.99 * (weights @ kernels) + 0.01 * kernels.mean(0)
 
 
-def climatology(groups: list[str], width: float) -> Method:
+def climatology(X: pd.DataFrame, y: Array, X_new: pd.DataFrame, groups: list[str], width: float) -> Array:
     """What fell in the same month of other years, at the same station."""
-
-    def fit(X: pd.DataFrame, y: Array) -> Callable[[pd.DataFrame], Array]:
-        codes = pd.MultiIndex.from_frame(X[groups])
-        levels = codes.unique()
-        members = sparse.csr_array((np.ones(len(X)), (levels.get_indexer(codes), np.arange(len(X)))))
-        forecasts = of_past_days(members / members.sum(1)[:, None], y, width)
-        return lambda table: forecasts[levels.get_indexer(pd.MultiIndex.from_frame(table[groups]))]
-
-    return fit
+    past, new = (pd.MultiIndex.from_frame(table[groups]) for table in (X, X_new))
+    levels = past.unique()
+    members = sparse.csr_array((np.ones(len(X)), (levels.get_indexer(past), np.arange(len(X)))))
+    return of_past_days(members / members.sum(1)[:, None], y, width)[levels.get_indexer(new)]
 
 
-def raw_ensemble(X: pd.DataFrame, y: Array) -> Callable[[pd.DataFrame], Array]:
-    """The members as they are."""
-    return lambda table: (table.filter(like="member_").to_numpy()[:, None] <= GRID[:, None]).mean(-1)
-
-
-def encoder() -> Any:
+def designs(X: pd.DataFrame, X_new: pd.DataFrame) -> list[Array]:
     """Numbers standardised, medians for what is missing, with indicators; one column for each level."""
     numbers = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
-    is_text = make_column_selector(dtype_exclude="number")
     levels = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    return make_column_transformer((numbers, make_column_selector(dtype_include="number")), (levels, is_text))
+    is_number, is_text = make_column_selector(dtype_include="number"), make_column_selector(dtype_exclude="number")
+    encoder = make_column_transformer((numbers, is_number), (levels, is_text)).fit(X)
+    return [encoder.transform(X), encoder.transform(X_new)]
 
 
-def emos(of_loc: list[str] | None = None, of_scale: list[str] | None = None) -> Method:
+def emos(
+    X: pd.DataFrame, y: Array, X_new: pd.DataFrame, of_loc: list[str] | None = None, of_scale: list[str] | None = None
+) -> Array:
     """A logistic law censored at zero, its loc and log scale linear in columns, by maximum likelihood."""
+    columns = [part or list(X.columns.drop("month")) for part in (of_loc, of_scale)]
+    of_past, of_new = zip(*(designs(X[part], X_new[part]) for part in columns), strict=True)
+    sizes, rain = [part.shape[1] + 1 for part in of_past], torch.tensor(y)
 
-    def fit(X: pd.DataFrame, y: Array) -> Callable[[pd.DataFrame], Array]:
-        names = [part or list(X.columns.drop("month")) for part in (of_loc, of_scale)]
-        encoders = [encoder().fit(X[part]) for part in names]
-        observed, is_dry = torch.tensor(y), torch.tensor(y == 0)
+    def law(beta: torch.Tensor, parts: Any) -> list[torch.Tensor]:
+        with_one = [torch.tensor(np.insert(part, 0, 1, axis=1)) for part in parts]
+        return [part @ some for part, some in zip(with_one, beta.split(sizes), strict=True)]
 
-        def law(table: pd.DataFrame) -> Callable[[Any], list[torch.Tensor]]:
-            designs = [one.transform(table[part]) for one, part in zip(encoders, names, strict=True)]
-            designs = [torch.tensor(np.column_stack([np.ones(len(table)), one])) for one in designs]
-            sizes = [one.shape[1] for one in designs]
-            return lambda beta: [one @ part for one, part in zip(designs, beta.split(sizes), strict=True)]
+    def loss(values: Array) -> tuple[float, Array]:
+        beta = torch.tensor(values, requires_grad=True)
+        loc, log_scale = law(beta, of_past)
+        z = (rain - loc) / log_scale.exp()
+        likelihood = logsigmoid(z) + torch.where(rain == 0, 0, logsigmoid(-z) - log_scale)
+        total = 1e-4 * beta.square().sum() - likelihood.mean()
+        total.backward()
+        return total.item(), np.asarray(beta.grad)
 
-        linear = law(X)
-        n_beta = sum(one.transform(X[:1][part]).shape[1] + 1 for one, part in zip(encoders, names, strict=True))
-
-        def loss(values: Array) -> tuple[float, Array]:
-            beta = torch.tensor(values, requires_grad=True)
-            loc, log_scale = linear(beta)
-            z = (observed - loc) / log_scale.exp()
-            wet = -z - 2 * torch.nn.functional.softplus(-z) - log_scale
-            dry = torch.nn.functional.logsigmoid(-loc / log_scale.exp())
-            total = -torch.where(is_dry, dry, wet).mean() + 1e-4 * beta.square().sum()
-            total.backward()
-            return total.item(), np.asarray(beta.grad)
-
-        beta = torch.tensor(
-            optimize.minimize(loss, np.zeros(n_beta), jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
-        )
-
-        def predict(table: pd.DataFrame) -> Array:
-            loc, log_scale = (part.numpy()[:, None] for part in law(table)(beta))
-            return special.expit((GRID - loc) / np.exp(log_scale))
-
-        return predict
-
-    return fit
+    best = optimize.minimize(loss, np.zeros(sum(sizes)), jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
+    loc, log_scale = (part.numpy()[:, None] for part in law(torch.tensor(best), of_new))
+    return special.expit((GRID - loc) / np.exp(log_scale))
 
 
-def forest(min_samples_leaf: int, width: float) -> Method:
+def forest(X: pd.DataFrame, y: Array, X_new: pd.DataFrame, min_samples_leaf: int, width: float = 0.2) -> Array:
     """A quantile regression forest (Meinshausen 2006): past days weighted by how often they share a leaf."""
+    past, new = designs(X, X_new)
+    trees = RandomForestRegressor(200, min_samples_leaf=min_samples_leaf, max_features=1 / 3, random_state=0)
+    starts = np.cumsum([0, *(tree.tree_.node_count for tree in trees.fit(past, y).estimators_)])
 
-    def fit(X: pd.DataFrame, y: Array) -> Callable[[pd.DataFrame], Array]:
-        encode = encoder().fit(X)
-        trees = RandomForestRegressor(200, min_samples_leaf=min_samples_leaf, max_features=1 / 3, random_state=0)
-        trees.fit(encode.transform(X), y)
+    def leaves(rows: Array) -> Any:
+        own = trees.apply(rows) + starts[:-1]
+        pointers = np.arange(0, own.size + 1, own.shape[1])
+        return sparse.csr_array((np.ones(own.size), own.ravel(), pointers), (len(own), starts[-1]))
 
-        def leaves(table: pd.DataFrame) -> Any:
-            own = trees.apply(encode.transform(table))
-            starts = np.cumsum([0, *(tree.tree_.node_count for tree in trees.estimators_)])
-            pointers = np.arange(0, own.size + 1, own.shape[1])
-            return sparse.csr_array((np.ones(own.size), (own + starts[:-1]).ravel(), pointers), (len(own), starts[-1]))
-
-        past = leaves(X)
-        shares = (past / np.maximum(past.sum(0), 1) / len(trees.estimators_)).tocsr().T.tocsr()
-        return lambda table: of_past_days(leaves(table) @ shares, y, width)
-
-    return fit
+    of_past = leaves(past)
+    shares = (of_past / np.maximum(of_past.sum(0), 1) / len(starts[1:])).tocsr().T.tocsr()
+    return of_past_days(leaves(new) @ shares, y, width)
 
 
-def boosting(is_log: bool) -> Method:
+def boosting(X: pd.DataFrame, y: Array, X_new: pd.DataFrame, is_log: bool) -> Array:
     """CatBoost, twice: whether it rains, and a normal law of log(mm), or of sqrt(mm) above 0, where it does."""
+    text = list(X.select_dtypes(exclude="number").columns)
+    past, new = (
+        table.assign(**{name: table[name].astype(object).fillna("missing") for name in text}) for table in (X, X_new)
+    )
 
-    def fit(X: pd.DataFrame, y: Array) -> Callable[[pd.DataFrame], Array]:
-        text = list(X.select_dtypes(exclude="number").columns)
-        settings: dict[str, Any] = {"iterations": 2000, "learning_rate": 0.05, "depth": 5, "random_seed": 0}
-        settings |= {"thread_count": 1, "verbose": False, "allow_writing_files": False, "cat_features": text}
-        settings |= {"early_stopping_rounds": 50}
+    def learn(make: Any, is_in: NDArray[np.bool_], target: Array, loss: str) -> Any:
+        early, late = np.split(np.flatnonzero(is_in), [round(0.85 * is_in.sum())])  # the last days say when to stop
+        model = make(
+            iterations=2000, learning_rate=0.05, depth=5, random_seed=0, thread_count=1, verbose=False,
+            allow_writing_files=False, cat_features=text, early_stopping_rounds=50, loss_function=loss,
+        )  # fmt: skip
+        return model.fit(past.iloc[early], target[early], eval_set=(past.iloc[late], target[late]))
 
-        def prepare(table: pd.DataFrame) -> pd.DataFrame:
-            return table.assign(**{name: table[name].astype(object).fillna("missing") for name in text})
-
-        def learn(make: Any, rows: NDArray[np.intp], target: Array, loss: str) -> Any:
-            early, late = np.split(rows, [round(0.85 * len(rows))])  # the last days say when to stop
-            model = make(loss_function=loss, **settings)
-            x = prepare(X)
-            return model.fit(x.iloc[early], target[early], eval_set=(x.iloc[late], target[late]))
-
-        wet = np.flatnonzero(y > 0)
-        amounts = np.log(np.where(y > 0, y, 1)) if is_log else y
-        rains = learn(catboost.CatBoostClassifier, np.arange(len(y)), (y > 0) * 1.0, "Logloss")  # pyright: ignore
-        amount = learn(catboost.CatBoostRegressor, wet, amounts, "RMSEWithUncertainty")  # pyright: ignore
-
-        def predict(table: pd.DataFrame) -> Array:
-            p = rains.predict_proba(prepare(table))[:, 1:]
-            mean, variance = (part[:, None] for part in amount.predict(prepare(table)).T)
-            with np.errstate(divide="ignore"):
-                below = special.ndtr(((np.log(GRID) if is_log else GRID) - mean) / np.sqrt(variance))
-            return 1 - p + p * (below - below[:, :1]) / (1 - below[:, :1])
-
-        return predict
-
-    return fit
+    rains = learn(catboost.CatBoostClassifier, y >= 0, (y > 0) * 1.0, "Logloss")  # pyright: ignore
+    amounts = np.log(np.where(y > 0, y, 1)) if is_log else y
+    amount = learn(catboost.CatBoostRegressor, y > 0, amounts, "RMSEWithUncertainty")  # pyright: ignore
+    p = rains.predict_proba(new)[:, 1:]
+    mean, variance = (part[:, None] for part in amount.predict(new).T)
+    with np.errstate(divide="ignore"):
+        below = special.ndtr(((np.log(GRID) if is_log else GRID) - mean) / np.sqrt(variance))
+    return 1 - p + p * (below - below[:, :1]) / (1 - below[:, :1])
