@@ -86,7 +86,7 @@ def draw_risk(one: pd.DataFrame, y: pd.Series, path: Path) -> None:
     ax.plot(one["var_1%"], color=BLUE, linewidth=0.9, label="value at risk, 1%, forecast the day before")
     ax.plot(y[breach], "o", color=ORANGE, markersize=3.5, label=f"worse than that: {breach.mean():.1%} of days")
     ax.set(ylabel="return, %", xlim=(y.index[0], y.index[-1]))
-    ax.legend(frameon=False, ncols=3, loc="lower right", fontsize="small")
+    figure.legend(frameon=False, ncols=3, loc="outside lower center", fontsize="small")
     _finish(figure, path)
 
 
