@@ -1,4 +1,4 @@
-"""One-day-ahead densities of a stock index, and the risk that they tell of.
+"""One-day-ahead densities of a stock index or of oil, and the risk that they tell of.
 
 python -m examples.finance [--index sp500|nasdaq|wti] [--first 2009] [--last 2018] [--peers] [--output examples/finance]
 
