@@ -6,14 +6,18 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.special import expit
 from scipy.stats import norm, t
 from sklearn.base import clone
+from torch.distributions import Normal
 
 from examples.finance import __main__ as finance
 from examples.finance.backtests import christoffersen, diebold_mariano, kupiec, record, shortfall_test
+from examples.finance.correction import correct
 from examples.finance.regimes import Regimes
 from examples.finance.returns import describe_days, load_prices
+from mixtura import Mixture
 
 SMALL = clone(finance.SMALL).set_params(family="normal", n_restarts=1, max_epochs=12)
 
@@ -38,7 +42,7 @@ def prices() -> pd.DataFrame:
 
 
 def forecast(days: pd.DataFrame, years: range) -> pd.DataFrame:
-    return pd.concat([finance.judge(*one) for one in finance.predict_years(days, years, SMALL, is_scaled=True)])
+    return correct(list(finance.predict_years(days, years, SMALL, is_scaled=True)))
 
 
 def test_forecasts_do_not_know_what_comes_after(prices):
@@ -68,6 +72,40 @@ def test_forecasts_come_near_the_truth(prices):
     assert constant < truth - 0.1
     assert truth - 0.05 < one["log_score"].mean() < truth + 0.02
     assert kupiec((y < one["var_5%"]).to_numpy(), 0.05) > 0.01
+
+
+def standard_normal(n: int) -> Mixture:
+    zeros = torch.zeros(n, 1, dtype=torch.float64)
+    return Mixture(zeros, Normal(zeros, torch.ones_like(zeros)))
+
+
+def test_what_was_too_narrow_becomes_right():
+    days = pd.bdate_range("1999-01-04", periods=4_000)
+    y = pd.Series(1.3 * t(6).rvs(4_000, random_state=1), days)
+    mixture = standard_normal(4_000)
+    raw, one = (judged.iloc[2_000:] for judged in (finance.judge(mixture, y), correct([(mixture, y)])))
+    later, level = y.iloc[2_000:], 0.01
+    assert kupiec(later < raw["var_1%"], level) < 1e-6 < 0.01 < kupiec(later < one["var_1%"], level)
+    assert one["log_score"].mean() > raw["log_score"].mean() + 0.02
+    columns = ["var_1%", "es_1%", "median"]
+    before, after = (shortfall_test(later.to_numpy(), *f[columns].to_numpy().T) for f in (raw, one))
+    assert before < 0.01 < after
+
+
+def test_the_corrected_density_is_that_of_its_quantiles():
+    past = np.resize([1.1, -1.2, 1.2, -1.1, -3.2], 100)  # too narrow, and with too short a tail
+    days = pd.bdate_range("1999-01-04", periods=101)
+
+    def record_of(last: float) -> pd.Series:
+        return correct([(standard_normal(101), pd.Series(np.append(past, last), days))]).iloc[-1]
+
+    one, other = record_of(0.0).drop("log_score"), record_of(3.0).drop("log_score")
+    pd.testing.assert_series_equal(one, other, check_names=False)
+    assert one["var_1%"] < 1.2 * norm.ppf(0.01)
+    for low, high, mass in ((-9.0, one["var_1%"], 0.01), (one["var_1%"], one["var_5%"], 0.04)):
+        points = np.linspace(low, high, 30)
+        density = np.exp([record_of(point)["log_score"] for point in points])
+        assert np.trapezoid(density, points) == pytest.approx(mass, rel=0.02)
 
 
 def test_regimes_are_found_where_they_are():

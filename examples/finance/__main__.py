@@ -1,16 +1,16 @@
-"""One-day-ahead densities of a stock index, and the risk that they tell of.
+"""One-day-ahead densities of a stock index or of oil, and the risk that they tell of.
 
-python -m examples.finance [--index sp500] [--first 2009] [--last 2018] [--peers] [--output examples/finance]
+python -m examples.finance [--index sp500|nasdaq|wti] [--first 2009] [--last 2018] [--peers] [--output examples/finance]
 
-Each year a network learns from all days before it, and forecasts the days of that year. With --peers the methods of
-peers.py do the same on the same days (requirements.txt). Table and pictures go to --output. The data are found through
-MIXTURA_DATA, or in ../shared/data. Settings were chosen on the years 2005 to 2008.
+Each year a network learns from all days before it, and forecasts the days of that year; how the forecasts fared so far
+corrects the next. With --peers the methods of peers.py do the same on the same days (requirements.txt). Table and
+pictures go to --output. The data are found through MIXTURA_DATA, or in ../shared/data. Settings were chosen on the
+years 2005 to 2008.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,26 +22,22 @@ from sklearn.base import clone
 from mixtura import MDNRegressor, Mixture
 from mixtura.plots import BLUE, GREY, INK, ORANGE
 
-from .backtests import RISK_LEVELS, christoffersen, diebold_mariano, kupiec, record, shortfall_test
+from .backtests import RISK_LEVELS, christoffersen, diebold_mariano, judge, kupiec, shortfall_test
+from .correction import correct
 from .regimes import Regimes
 from .returns import describe_days, load_prices
 
-SMALL = MDNRegressor(
-    n_components=2,
-    preset="plain",
-    hidden_layer_sizes=(16,),
-    n_restarts=8,
-    pool_restarts=True,
-    noise=0.1,
-    random_state=0,
-)
+SMALL = MDNRegressor(n_components=2, preset="plain", hidden_layer_sizes=(16,), n_restarts=8, pool_restarts=True)
+SMALL.set_params(noise=0.2, batch_size=256, learning_rate=0.01, random_state=0)
 """Eight small networks, whose densities are pooled; noise on features and target keeps them smooth."""
 MODELS = {
     "Mixtura, student_t": (clone(SMALL).set_params(family="student_t"), True),
     "Mixtura, normal": (clone(SMALL).set_params(family="normal"), True),
     "Mixtura, two regimes": (Regimes(), False),
 }
-"""Each with whether it forecasts the return in units of the day's scale. The first is the one that counts."""
+"""Each with whether it forecasts returns in units of the day's scale, and is corrected. The first is what counts."""
+YEARS_TO_START = 2
+"""Before the first forecast; those before the years that are asked for serve to correct."""
 
 
 def predict_years(
@@ -52,15 +48,8 @@ def predict_years(
     unit = days["scale"] if is_scaled else pd.Series(1.0, days.index)
     for year in years:
         past, present = days.index.year < year, days.index.year == year
-        fitted = deepcopy(model).fit(features[past], (days["y"] / unit)[past])
-        mixture = fitted.predict_dist(features[present])
+        mixture = deepcopy(model).fit(features[past], (days["y"] / unit)[past]).predict_dist(features[present])
         yield mixture.affine(0.0, torch.tensor(unit[present].to_numpy())), days["y"][present]
-
-
-def judge(mixture: Mixture, y: pd.Series) -> pd.DataFrame:
-    """The record of forecasts that are mixtures."""
-    log_score = mixture.log_prob(torch.tensor(y.to_numpy())).numpy()
-    return record(log_score, lambda levels: mixture.icdf(torch.tensor(levels)[:, None]).mT.numpy()).set_index(y.index)
 
 
 def weigh_regimes(mixture: Mixture, y: pd.Series) -> pd.DataFrame:
@@ -76,17 +65,15 @@ def compare(records: dict[str, pd.DataFrame], y: pd.Series, reference: str) -> p
     for method, one in records.items():
         row = {"log score": one["log_score"].mean(), "gain": float("nan"), "DM p": float("nan")}
         if method != reference:
-            row["gain"], row["DM p"] = diebold_mariano(
-                records[reference]["log_score"].to_numpy(), one["log_score"].to_numpy()
-            )
-        for level in RISK_LEVELS:
-            var, name = one[f"var_{level:.0%}"], f"{level:.0%}"
-            breach = (y < var).to_numpy()
+            scores = (records[name]["log_score"].to_numpy() for name in (reference, method))
+            row["gain"], row["DM p"] = diebold_mariano(*scores)
+        for level, name in ((level, f"{level:.0%}") for level in RISK_LEVELS):
+            var, shortfall = one[f"var_{name}"].to_numpy(), one[f"es_{name}"].to_numpy()
+            breach = y.to_numpy() < var
             row[f"{name} breaches"] = 100 * breach.mean()
             row[f"{name} Kupiec"] = kupiec(breach, level)
             row[f"{name} indep."], row[f"{name} Christ."] = christoffersen(breach, level)
-            tail = y.to_numpy(), var.to_numpy(), one[f"es_{level:.0%}"].to_numpy(), one["median"].to_numpy()
-            row[f"{name} ES"] = shortfall_test(*tail)
+            row[f"{name} ES"] = shortfall_test(y.to_numpy(), var, shortfall, one["median"].to_numpy())
         rows[method] = row
     return pd.DataFrame(rows).T.sort_values("log score", ascending=False)
 
@@ -99,7 +86,7 @@ def draw_risk(one: pd.DataFrame, y: pd.Series, path: Path) -> None:
     ax.plot(one["var_1%"], color=BLUE, linewidth=0.9, label="value at risk, 1%, forecast the day before")
     ax.plot(y[breach], "o", color=ORANGE, markersize=3.5, label=f"worse than that: {breach.mean():.1%} of days")
     ax.set(ylabel="return, %", xlim=(y.index[0], y.index[-1]))
-    ax.legend(frameon=False, ncols=3, loc="lower right", fontsize="small")
+    figure.legend(frameon=False, ncols=3, loc="outside lower center", fontsize="small")
     _finish(figure, path)
 
 
@@ -131,19 +118,19 @@ def main() -> None:
     asked = parser.parse_args()
 
     days, years = describe_days(load_prices(asked.index)), range(asked.first, asked.last + 1)
-    forecasters: dict[str, Callable[[], pd.DataFrame]] = {
-        name: lambda model=model: pd.concat([judge(*one) for one in predict_years(days, years, *model)])
-        for name, model in MODELS.items()
-    }
+    y = days["y"][(days.index.year >= asked.first) & (days.index.year <= asked.last)]
+    records = {}
+    for name, (model, is_scaled) in MODELS.items():
+        forecasts = list(predict_years(days, range(days.index.year[0] + YEARS_TO_START, years.stop), model, is_scaled))
+        records[name] = correct(forecasts) if is_scaled else pd.concat([judge(*one) for one in forecasts])
+        if is_scaled:
+            records[f"{name}, as learned"] = pd.concat([judge(*one) for one in forecasts])
+        print(f"{name}: {records[name]['log_score'][y.index].mean():.4f}", flush=True)
     if asked.peers:
         from .peers import PEERS  # noqa: PLC0415  (an optional extra)
 
-        forecasters |= {name: partial(forecast, days["y"], years) for name, forecast in PEERS.items()}
-    records = {}
-    for name, forecast in forecasters.items():
-        records[name] = forecast()
-        print(f"{name}: {records[name]['log_score'].mean():.4f}", flush=True)
-    y = days["y"][next(iter(records.values())).index]
+        records |= {name: forecast(days["y"], years) for name, forecast in PEERS.items()}
+    records = {name: one.loc[y.index] for name, one in records.items()}
     table = compare(records, y, next(iter(MODELS)))
     print(table.round(4).to_string())
 

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 from scipy.stats import chi2, norm
 
+from mixtura import Mixture
+
 Array = NDArray[np.float64]
-
-
 RISK_LEVELS = (0.01, 0.05)
 _NODES, _WEIGHTS = (array / 2 for array in np.polynomial.legendre.leggauss(16))
 
@@ -19,14 +20,8 @@ def record(log_score: Array, quantiles: Callable[[Array], Array]) -> pd.DataFram
     """What is kept of forecasts: log scores, medians, and at each risk level the value at risk and expected shortfall.
 
     The shortfall at level a is the mean of the quantiles below it, the integral of q(a u) over u from 0 to 1, by Gauss
-    and Legendre's rule in the fourth root of u, in which heavy tails are smooth.
-
-    Parameters
-    ----------
-    log_score
-        Log density of what happened, shape (n,).
-    quantiles
-        From levels, shape (q,), to the quantiles of each forecast, shape (n, q).
+    and Legendre's rule in the fourth root of u, in which heavy tails are smooth. `quantiles` goes from levels, shape
+    (q,), to the quantiles of each of the n forecasts, shape (n, q).
     """
     root = _NODES + 0.5
     columns = {"log_score": log_score, "median": quantiles(np.array([0.5]))[:, 0]}
@@ -37,23 +32,19 @@ def record(log_score: Array, quantiles: Callable[[Array], Array]) -> pd.DataFram
     return pd.DataFrame(columns)
 
 
-def kupiec(breach: ArrayLike, level: float) -> float:
-    """p-value of the hypothesis that breaches have the probability `level` (likelihood ratio, one degree of freedom).
+def judge(mixture: Mixture, y: pd.Series) -> pd.DataFrame:
+    """The record of forecasts that are mixtures."""
+    log_score = mixture.log_prob(torch.tensor(y.to_numpy())).numpy()
+    return record(log_score, lambda levels: mixture.icdf(levels[:, None]).mT.numpy()).set_index(y.index)
 
-    References
-    ----------
-    Kupiec (1995), Techniques for verifying the accuracy of risk measurement models.
-    """
+
+def kupiec(breach: ArrayLike, level: float) -> float:
+    """p-value of the hypothesis that breaches have the probability `level`, by a likelihood ratio (Kupiec 1995)."""
     return float(chi2.sf(_coverage_ratio(np.asarray(breach, bool), level), 1))
 
 
 def christoffersen(breach: ArrayLike, level: float) -> tuple[float, float]:
-    """p-values: a breach today says nothing of tomorrow; this, and the probability is `level` (conditional coverage).
-
-    References
-    ----------
-    Christoffersen (1998), Evaluating interval forecasts.
-    """
+    """p-values: a breach today says nothing of tomorrow; this, and the probability is `level` (Christoffersen 1998)."""
     breach = np.asarray(breach, bool)
     before, after = breach[:-1], breach[1:]
     counts = np.array([[np.sum((before == i) & (after == j)) for j in (0, 1)] for i in (0, 1)], float)
@@ -74,16 +65,7 @@ def shortfall_test(y: Array, var: Array, shortfall: Array, median: Array, n_draw
     """p-value that losses beyond the value at risk are no worse, on average, than the expected shortfall (bootstrap).
 
     How much worse is measured in units of the predicted distance from median to shortfall, so that a calm day counts
-    as a wild one does.
-
-    Parameters
-    ----------
-    y, var, shortfall, median
-        What happened; its predicted quantile, the mean below that, and its median, all of shape (n,).
-
-    References
-    ----------
-    McNeil and Frey (2000), Estimation of tail-related risk measures for heteroscedastic financial time series.
+    as a wild one does (McNeil and Frey 2000). All arrays have shape (n,).
     """
     excess = ((shortfall - y) / (median - shortfall))[y < var]
     if len(excess) < 2:
@@ -97,18 +79,9 @@ def _t_value(values: Array) -> Array:
 
 
 def diebold_mariano(score: Array, other: Array, n_lags: int | None = None) -> tuple[float, float]:
-    """Mean gain of one row of scores over another, and its two-sided p-value, with a Newey-West variance.
+    """Mean gain of one row of scores over another, in order of time, and its two-sided p-value (Diebold, Mariano 1995).
 
-    Parameters
-    ----------
-    score, other
-        Higher is better; in the order of time, shape (n,).
-    n_lags
-        Lags of the variance; by default 4 (n / 100)^(2/9).
-
-    References
-    ----------
-    Diebold and Mariano (1995), Comparing predictive accuracy; Newey and West (1994) for the lags.
+    The variance is that of Newey and West, with 4 (n / 100)^(2/9) lags (1994) unless told otherwise.
     """
     gain = score - other
     n = len(gain)

@@ -14,32 +14,26 @@ from torch.distributions import Normal
 
 from mixtura import Mixture
 
-from .backtests import Array, record
+from .backtests import Array, judge, record
 
-PAST_DAYS = 500
-"""Of historical simulation."""
+PAST_DAYS = 500  # of historical simulation
 
 
 def garch(y: pd.Series, years: range, **law: object) -> pd.DataFrame:
     """A model of `arch`, fitted anew each month to all days before."""
     model = arch_model(y, mean="Constant", rescale=False, **law)
     distribution = model.distribution
-    n_shape = distribution.num_params
     records = []
     for month in pd.period_range(f"{years[0]}-01", f"{years[-1]}-12", freq="M"):
         present = (y.index >= month.start_time) & (y.index <= month.end_time)
         params = model.fit(disp="off", last_obs=np.flatnonzero(present)[0]).params
-        shape = params.to_numpy()[len(params) - n_shape :]
+        shape = params.to_numpy()[len(params) - distribution.num_params :]
         std = np.asarray(model.fix(params).conditional_volatility)[present]  # of a day, from the days before
         residual = y[present].to_numpy() - params["mu"]
         log_score = distribution.loglikelihood(shape, residual, std**2, individual=True)
-        below = partial(_located, params["mu"], std, lambda levels, shape=shape: distribution.ppf(levels, shape))
+        below = lambda q, mu=params["mu"], std=std, p=shape: mu + std[:, None] * distribution.ppf(q, p)  # noqa: E731
         records.append(record(log_score, below).set_index(y.index[present]))
     return pd.concat(records)
-
-
-def _located(loc: float, scale: Array, standard: Callable[[Array], Array], levels: Array) -> Array:
-    return loc + scale[:, None] * standard(levels)
 
 
 def hidden_markov(y: pd.Series, years: range, fit: Callable[[Array], tuple[Array, ...]]) -> pd.DataFrame:
@@ -51,10 +45,7 @@ def hidden_markov(y: pd.Series, years: range, fit: Callable[[Array], tuple[Array
         weights = _state_ahead(y[y.index.year <= year].to_numpy(), start, transition, loc, std)[-present.sum() :]
         n = len(weights)
         laws = Normal(torch.tensor(loc).expand(n, -1), torch.tensor(std).expand(n, -1))
-        mixture = Mixture(torch.tensor(weights).log(), laws)
-        log_score = mixture.log_prob(torch.tensor(y[present].to_numpy())).numpy()
-        quantiles = lambda levels, m=mixture: m.icdf(torch.tensor(levels)[:, None]).mT.numpy()  # noqa: E731
-        records.append(record(log_score, quantiles).set_index(y.index[present]))
+        records.append(judge(Mixture(torch.tensor(weights).log(), laws), y[present]))
     return pd.concat(records)
 
 
