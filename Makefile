@@ -6,7 +6,7 @@ PIP := .venv/$(PIP_INSTALL) -c constraints.txt
 # Small networks are slower on many threads, and two test processes share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help demo test test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse bench-accuracy bench-conformal example-finance example-precipitation fuzz figures docs clean
+.PHONY: help demo test test-robotics test-statistical lint format bench bench-queries bench-speed bench-canonical bench-joint bench-inverse bench-accuracy bench-conformal example-finance example-inverse-kinematics example-precipitation fuzz figures docs clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -18,6 +18,10 @@ help:  ## This list
 
 .venv/test: .venv/core
 	$(PIP) -e '.[test]'
+	@touch $@
+
+.venv/robotics: .venv/test
+	$(PIP) -e '.[test,robotics]'
 	@touch $@
 
 .venv/lint: .venv/test
@@ -46,6 +50,9 @@ demo: .venv/core  ## Learn p(y | x) from real taxi trips; pictures and a page in
 
 test: .venv/test  ## All tests but the slow statistical ones
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-robotics: .venv/robotics  ## What needs the extra of robotics (a gigabyte)
+	$(ONE_THREAD) $(BIN)/python -m pytest -q tests/test_examples_inverse_kinematics.py
 
 test-statistical: .venv/test  ## The slow statistical tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 -m statistical
@@ -90,6 +97,9 @@ example-precipitation: .venv/test  ## Rain or no rain, and how much, beside peer
 
 example-finance: $(if $(PEERS),.venv-finance/peers,.venv/core)  ## Densities of daily stock returns; PEERS=1 adds GARCH and others; needs ../shared/data (ten minutes)
 	$(ONE_THREAD) $(if $(PEERS),.venv-finance,.venv)/bin/python -m examples.finance $(if $(PEERS),--peers)
+
+example-inverse-kinematics: .venv/robotics  ## All joint angles that put a hand there: ARM=panda or ur5 (half an hour), else Bishop's arm of two joints (ten minutes)
+	$(ONE_THREAD) $(BIN)/python -m examples.inverse_kinematics$(if $(ARM), $(ARM),.two_joint)
 
 fuzz: .venv/test  ## Random tables, targets and parameters: each ends in a sound model or a coded error (about ten minutes)
 	$(ONE_THREAD) $(BIN)/python benchmarks/fuzz.py

@@ -1,0 +1,173 @@
+"""What draws of joint angles are worth: beside the true set of solutions, and as starts of a solver."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from roboticstoolbox import ETS
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+from scipy.spatial.transform import Rotation
+
+from mixtura.plots import BLUE, INK
+
+from .arm import Arm, Array, errors
+
+Method = Callable[[Array, int], Array]
+"""Of poses (n, 4, 4) and a number, that many sets of angles for each, (n, number, n_joints)."""
+RESIDUAL = 0.5 * 1e-6**2
+"""Half the squared error of a solution, in metres and radians, as roboticstoolbox counts: a micrometre."""
+N_DRAWS, N_CELLS, N_STARTS, APART, LEAST = 50, 256, 20, 0.5, 0.02
+"""Draws of a pose; values of a free joint, and random starts for each, that find the true solutions; how far branches
+are apart, in radians; the least probability of a branch that is to be found."""
+
+
+def nearest(arm: Arm, learned: Array) -> Method:
+    """The configurations whose poses are nearest, of those that the density learned from."""
+
+    def flat(poses: Array) -> Array:  # a radian counts as much as a third of a metre
+        return np.concatenate([poses[:, :3, 3], 0.25 * poses[:, :3, :3].reshape(-1, 9)], axis=1)
+
+    tree = KDTree(flat(arm.forward(learned)))
+    return lambda poses, n: learned[tree.query(flat(poses), n)[1]].reshape(len(poses), n, -1)
+
+
+def misses(arm: Arm, angles: Array, poses: Array) -> tuple[Array, Array]:
+    """By how many millimetres and degrees angles (n, m, n_joints) miss the poses (n, 4, 4)."""
+    reached = arm.forward(angles.reshape(-1, arm.n_joints)).reshape(*angles.shape[:2], 4, 4)
+    return errors(reached, poses[:, None])
+
+
+def polish(solver: ETS, pose: Array, starts: Array) -> tuple[Array | None, int]:
+    """The first start from which Levenberg-Marquardt gets there within the limits: the solution, and which it was."""
+    for number, start in enumerate(starts, 1):
+        found = solver.ik_LM(pose, q0=start, slimit=1, tol=RESIDUAL)
+        if found.success:
+            return found.q, number
+    return None, len(starts)
+
+
+def judge(arm: Arm, poses: Array, method: Method, truths: list[tuple[Array, Array]]) -> dict[str, float]:
+    """A method on all poses, and its draws on the first of them beside the true solutions."""
+    started = time.process_time()
+    angles = method(poses, N_DRAWS)
+    seconds = time.process_time() - started
+    distance, turn = misses(arm, angles, poses)
+    by_miss = np.argsort(distance / 10 + turn, axis=1)[:, :, None]
+    solver = arm.solver()
+    found = [polish(solver, *one) for one in zip(poses, np.take_along_axis(angles, by_miss, 1), strict=True)]
+    n_starts = np.array([n for _, n in found])
+    best = np.arange(len(poses)), by_miss[:, 0, 0]
+    draws, branches = [], []
+    for pose, starts, truth in zip(poses, angles, truths, strict=False):
+        ends = [polish(solver, pose, start[None])[0] for start in starts]
+        draws.append(np.array([end for end in ends if end is not None]))
+        branches.append(share_of_branches(arm, draws[-1], *truth))
+    return {
+        "mm": distance.mean(),
+        "degrees": turn.mean(),
+        "median mm": np.median(distance),
+        "median degrees": np.median(turn),
+        "best of 50: mm": distance[best].mean(),
+        "degrees ": turn[best].mean(),
+        "within limits": arm.is_within(angles).mean(),
+        "starts": n_starts.mean(),
+        "solved at the first": (n_starts == 1).mean(),
+        "solved": np.mean([end is not None for end, _ in found]),
+        "MMD²": np.mean([mmd(arm, *one) for one in zip(draws, truths, strict=True)]),
+        "branches found": np.mean(branches),
+        "ms": 1000 * seconds / len(poses),
+    }
+
+
+def solve(arm: Arm, pose: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """All solutions of a pose, (m, n_joints), and the probability of each where all configurations are alike.
+
+    Of seven joints the last one is set to values on a grid. That leaves six equations for six joints, whose solutions
+    are found from many starts; the density of each goes with 1/|det J|, J the Jacobian of the six.
+    """
+    solver, angles, weights = arm.solver(6), [], []
+    grid = np.linspace(arm.low[6:], arm.high[6:], 2 * N_CELLS + 1)[1::2] if arm.n_joints > 6 else np.empty((1, 0))
+    before = np.empty((0, 6))
+    for last in grid:
+        known = np.concatenate([np.zeros(6), last])[None]
+        goal = arm.bridge(pose[None], known, range(6, arm.n_joints))[0][0]
+        # Solutions of the value before are starts, too: branches go on.
+        starts = np.concatenate([before, rng.uniform(arm.low[:6], arm.high[:6], (N_STARTS, 6))])
+        ends = [end for start in starts if (end := polish(solver, goal, start[None])[0]) is not None]
+        distinct = np.empty((0, 6))
+        for end in ends:
+            if not len(distinct) or np.abs(arm.difference(distinct, end)).max(1).min() > 1e-3:
+                distinct = np.vstack([distinct, end])
+        before = distinct
+        angles += [np.concatenate([end, last]) for end in distinct]
+        weights += [1 / abs(np.linalg.det(solver.jacob0(end))) for end in distinct]
+    return np.array(angles), np.array(weights) / np.sum(weights)
+
+
+def share_of_branches(arm: Arm, draws: Array, angles: Array, weights: Array) -> float:
+    """Of the branches of the true solutions that have some probability, the share that draws are on."""
+    distance = np.abs(arm.difference(angles[:, None], angles)).max(2)
+    branch = connected_components(distance < APART)[1]
+    is_likely = np.bincount(branch, weights) > LEAST
+    met = branch[np.abs(arm.difference(draws[:, None], angles)).max(2).argmin(1)]
+    return float(np.isin(np.flatnonzero(is_likely), met).mean())
+
+
+def mmd(arm: Arm, draws: Array, truth: tuple[Array, Array]) -> float:
+    """Squared maximum mean discrepancy between draws and the true law, without bias; kernels of 0.1, 0.3 and 1 rad."""
+    angles, weights = truth
+
+    def kernel(some: Array, others: Array) -> Array:
+        squared = (arm.difference(some[:, None], others) ** 2).sum(2)
+        return np.mean([np.exp(-squared / (2 * width**2)) for width in (0.1, 0.3, 1.0)], axis=0)
+
+    own, n = kernel(draws, draws), len(draws)
+    within = (own.sum() - n) / (n * (n - 1))
+    return within - 2 * (kernel(draws, angles) @ weights).mean() + weights @ kernel(angles, angles) @ weights
+
+
+def tell_reachable(arm: Arm, method: Method, n_poses: int = 300) -> dict[str, float]:
+    """How well the best draw tells poses that the arm can reach from others.
+
+    A pose is out of reach where its best draw misses by more than that of 99 in 100 poses that are not. Poses are in
+    a box about the base, any way up; what 100 random starts of a solver do not reach is called unreachable.
+    """
+    rng, solver = np.random.default_rng(2), arm.solver()
+
+    def miss(poses: Array) -> Array:
+        distance, turn = misses(arm, method(poses, N_DRAWS), poses)
+        return (distance / 10 + turn).min(1)
+
+    limit = np.quantile(miss(arm.forward(arm.draw(n_poses, rng))), 0.99)
+    poses = np.tile(np.eye(4), (n_poses, 1, 1))
+    poses[:, :3, :3] = Rotation.random(n_poses, rng).as_matrix()
+    poses[:, :3, 3] = rng.uniform([-1, -1, -0.5], [1, 1, 1.2], (n_poses, 3))
+    is_reached = np.array([polish(solver, pose, arm.draw(100, rng))[0] is not None for pose in poses])
+    is_said = miss(poses) <= limit
+    return {
+        "reachable": is_reached.mean(),
+        "of these said to be": is_said[is_reached].mean(),
+        "of the others said to be": is_said[~is_reached].mean(),
+    }
+
+
+def picture(arm: Arm, method: Method, pose: Array, path: Path) -> None:
+    """Some solutions of one pose, and draws of its joints on the true solutions."""
+    draws = method(pose[None], 500)[0]
+    angles, weights = solve(arm, pose, np.random.default_rng(0))
+    figure = plt.figure(figsize=(10, 3.6), layout="constrained")
+    space = figure.add_subplot(1, 3, 1, projection="3d")
+    for some in draws[:: len(draws) // 8]:
+        space.plot(*arm.places(some).T, "o-", markersize=3)
+    space.set(title="Eight draws", aspect="equal")
+    for place, (across, up) in enumerate(((-1, 0), (-1, 3)), 2):
+        axes = figure.add_subplot(1, 3, place)
+        axes.scatter(draws[:, across], draws[:, up], s=4, color=BLUE, label="draws")
+        axes.scatter(angles[:, across], angles[:, up], s=60 * weights**0.5, marker="_", color=INK, label="truth")
+        axes.set(xlabel=f"joint {arm.n_joints}, rad", ylabel=f"joint {up + 1}, rad")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
