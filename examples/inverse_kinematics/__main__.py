@@ -1,6 +1,6 @@
 """Which joint angles put the hand there? All of them: p(angles | pose), beside solvers that find one.
 
-python -m examples.inverse_kinematics [panda | ur5] [--rows 400000] [--poses 500] [--truths 30] [--output FOLDER]
+python -m examples.inverse_kinematics [panda | ur5] [--rows 200000] [--poses 500] [--truths 30] [--output FOLDER]
 
 Panda has seven joints, one more than a pose needs, UR5 six. Needs the extra `mixtura[robotics]`. The table is printed,
 the picture goes to --output.
@@ -19,7 +19,7 @@ from mixtura import MDNRegressor
 from . import judges
 from .arm import Arm, JointDensity
 
-LINK = MDNRegressor(n_components=8, preset="plain", family="normal", hidden_layer_sizes=(256, 256, 256), max_epochs=15)
+LINK = MDNRegressor(n_components=8, preset="plain", family="normal", hidden_layer_sizes=(128, 128, 128), max_epochs=60)
 PANDA = {"name": "panda", "hand": "panda_link8", "order": (6, 3, 5, 4, 2, 1, 0)}
 """The last joint first: it holds what is free. Then what the distance from shoulder to wrist says, and so inwards."""
 UR5 = {"name": "ur5", "hand": "tool0", "order": (0, 4, 5, 2, 1, 3), "turns": True}
@@ -51,7 +51,7 @@ def compare(name: str, n_rows: int, n_poses: int, n_true: int, output: Path) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arm", nargs="?", default="panda", choices=[*ARMS])
-    parser.add_argument("--rows", type=int, default=400_000, help="configurations to learn from")
+    parser.add_argument("--rows", type=int, default=200_000, help="configurations to learn from")
     parser.add_argument("--poses", type=int, default=500, help="poses to judge on")
     parser.add_argument("--truths", type=int, default=30, help="poses of which all solutions are found")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)

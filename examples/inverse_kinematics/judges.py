@@ -55,11 +55,14 @@ def judge(arm: Arm, poses: Array, method: Method, truths: list[tuple[Array, Arra
     angles = method(poses, N_DRAWS)
     seconds = time.process_time() - started
     distance, turn = misses(arm, angles, poses)
-    by_miss = np.argsort(distance / 10 + turn, axis=1)[:, :, None]
+    miss = distance / 10 + turn
+    # A solver moves a start the further, the more it misses; near a limit that may lead beyond.
+    room = np.minimum(angles - arm.low, arm.high - angles).min(2).clip(1e-3)
+    order = np.argsort(miss / room, axis=1)[:, :, None]
     solver = arm.solver()
-    found = [polish(solver, *one) for one in zip(poses, np.take_along_axis(angles, by_miss, 1), strict=True)]
+    found = [polish(solver, *one) for one in zip(poses, np.take_along_axis(angles, order, 1), strict=True)]
     n_starts = np.array([n for _, n in found])
-    best = np.arange(len(poses)), by_miss[:, 0, 0]
+    best = np.arange(len(poses)), miss.argmin(1)
     draws, branches = [], []
     for pose, starts, truth in zip(poses, angles, truths, strict=False):
         ends = [polish(solver, pose, start[None])[0] for start in starts]
@@ -82,14 +85,16 @@ def judge(arm: Arm, poses: Array, method: Method, truths: list[tuple[Array, Arra
     }
 
 
-def solve(arm: Arm, pose: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+def solve(arm: Arm, pose: Array, rng: np.random.Generator, n_cells: int = N_CELLS) -> tuple[Array, Array]:
     """All solutions of a pose, (m, n_joints), and the probability of each where all configurations are alike.
 
     Of seven joints the last one is set to values on a grid. That leaves six equations for six joints, whose solutions
-    are found from many starts; the density of each goes with 1/|det J|, J the Jacobian of the six.
+    are found from many starts; the density of each goes with 1/|det J|, J the Jacobian of the six. Where solutions turn
+    back, that is infinite: a cell of width h holds a length of sqrt(2h) there, of a curve of radius one.
     """
-    solver, angles, weights = arm.solver(6), [], []
-    grid = np.linspace(arm.low[6:], arm.high[6:], 2 * N_CELLS + 1)[1::2] if arm.n_joints > 6 else np.empty((1, 0))
+    solver, whole, angles, weights = arm.solver(6), arm.solver(), [], []
+    grid = np.linspace(arm.low[6:], arm.high[6:], 2 * n_cells + 1)[1::2] if arm.n_joints > 6 else np.empty((1, 0))
+    least_slope = np.sqrt((arm.high[6] - arm.low[6]) / n_cells / 2) if arm.n_joints > 6 else 0.0
     before = np.empty((0, 6))
     for last in grid:
         known = np.concatenate([np.zeros(6), last])[None]
@@ -102,8 +107,11 @@ def solve(arm: Arm, pose: Array, rng: np.random.Generator) -> tuple[Array, Array
             if not len(distinct) or np.abs(arm.difference(distinct, end)).max(1).min() > 1e-3:
                 distinct = np.vstack([distinct, end])
         before = distinct
-        angles += [np.concatenate([end, last]) for end in distinct]
-        weights += [1 / abs(np.linalg.det(solver.jacob0(end))) for end in distinct]
+        for end in distinct:
+            angles.append(np.concatenate([end, last]))
+            jacobian = whole.jacob0(angles[-1])
+            least = least_slope * np.linalg.det(jacobian @ jacobian.T) ** 0.5
+            weights.append(1 / max(abs(np.linalg.det(jacobian[:, :6])), least))
     return np.array(angles), np.array(weights) / np.sum(weights)
 
 
@@ -157,7 +165,7 @@ def tell_reachable(arm: Arm, method: Method, n_poses: int = 300) -> dict[str, fl
 def picture(arm: Arm, method: Method, pose: Array, path: Path) -> None:
     """Some solutions of one pose, and draws of its joints on the true solutions."""
     draws = method(pose[None], 500)[0]
-    angles, weights = solve(arm, pose, np.random.default_rng(0))
+    angles, _ = solve(arm, pose, np.random.default_rng(0), 8 * N_CELLS)
     figure = plt.figure(figsize=(10, 3.6), layout="constrained")
     space = figure.add_subplot(1, 3, 1, projection="3d")
     for some in draws[:: len(draws) // 8]:
@@ -166,7 +174,7 @@ def picture(arm: Arm, method: Method, pose: Array, path: Path) -> None:
     for place, (across, up) in enumerate(((-1, 0), (-1, 3)), 2):
         axes = figure.add_subplot(1, 3, place)
         axes.scatter(draws[:, across], draws[:, up], s=4, color=BLUE, label="draws")
-        axes.scatter(angles[:, across], angles[:, up], s=60 * weights**0.5, marker="_", color=INK, label="truth")
+        axes.scatter(angles[:, across], angles[:, up], s=1, color=INK, label="truth")
         axes.set(xlabel=f"joint {arm.n_joints}, rad", ylabel=f"joint {up + 1}, rad")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=110)

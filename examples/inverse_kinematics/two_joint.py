@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mixtura import MDNRegressor
-from mixtura.plots import BLUE, GREY, ORANGE
+from mixtura.plots import BLUE, INK, ORANGE
 
 Array = NDArray[np.float64]
 UPPER, FORE = 0.8, 0.2
@@ -88,9 +88,9 @@ def judge(model: MDNRegressor, n: int, seed: int) -> dict[str, float]:
 
 
 def picture(path: Path) -> None:
-    """Both solutions of one point, as the mixture has them, and what the mean does."""
+    """Both solutions of one point, as the mixture has them, and what the mean does; elbows of a hand that moves out."""
     model = clone(MODEL).set_params(random_state=0).fit(*draw(1_000, 0))
-    hand = np.array([[0.5, 0.65]])
+    hand = np.array([[0.65, 0.65]])
     mixture = model.predict_dist(hand)
     modes = mixture.modes()
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
@@ -100,14 +100,18 @@ def picture(path: Path) -> None:
         elbow = UPPER * np.array([np.cos(angles[0]), np.sin(angles[0])])
         joints = np.stack([np.zeros(2), elbow, forward(angles[None])[0]])
         left.plot(*joints.T, "o-", color=color, label=label)
-        right.plot(*angles, "o", color=color)
-    left.plot(*hand[0], "x", color="black", markersize=10, label="where the hand should be")
-    left.set(aspect="equal", title="The arm")
+    left.plot(*hand[0], "x", color=INK, markersize=10, label="where the hand should be")
+    left.set(aspect="equal", title="Which angles put the hand there?")
     left.legend(fontsize="small")
-    draws = model.sample(hand, 500, random_state=0)[0]
-    right.scatter(*draws.T, s=6, color=GREY, zorder=0)
-    right.set(xlabel="shoulder, rad", ylabel="elbow, rad", xlim=(LOW[0], HIGH[0]), ylim=(LOW[1], HIGH[1]))
-    right.set_title("Draws of its angles")
+    reach = np.linspace(0.83, 0.9995, 120)
+    path_out = reach[:, None] * np.full(2, 0.5**0.5)
+    solutions, is_allowed = solve(path_out)
+    draws = model.sample(path_out, 10, random_state=0)
+    right.plot(np.repeat(reach, 10), draws[:, :, 1].ravel(), ".", color=BLUE, markersize=2, label="draws")
+    right.plot(reach, np.where(is_allowed, solutions[:, :, 1], np.nan), color=INK, linewidth=0.8)
+    right.plot(reach, model.predict(path_out)[:, 1], color=ORANGE, label="mean")
+    right.set(xlabel="distance of the hand from the shoulder", ylabel="elbow, rad", title="The hand moves out")
+    right.legend(fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
