@@ -96,7 +96,8 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
     weight_floor
         Smallest weight of a component.
     max_epochs
-        Most passes over the rows; the presets count steps instead.
+        Most passes over the rows; the presets count steps instead. Over the last three tenths of them the rate falls to
+        0, if training lasts that long.
     batch_size
         Rows in a step; the presets have 32 below 5,000 rows and 256 from there on.
     learning_rate
