@@ -33,7 +33,7 @@ class Arm:
     order
         In which order a chain of densities takes the joints.
     turns
-        Whether the joints turn all around: angles are on a circle then, and limits of more than a turn are not used.
+        Whether the joints turn all around: angles that are a turn apart are the same then.
     """
 
     def __init__(self, name: str, hand: str, order: Sequence[int], turns: bool = False):
@@ -44,8 +44,7 @@ class Arm:
         self.offsets = [model.jointPlacements[i].homogeneous for i in joints]
         self.axes = [AXES[model.joints[i].shortname()[-1]] for i in joints]
         self.tip = frame.placement.homogeneous
-        limits = np.stack([model.lowerPositionLimit, model.upperPositionLimit])[:, : self.n_joints]
-        self.low, self.high = limits.clip(-np.pi, np.pi) if turns else limits
+        self.low, self.high = model.lowerPositionLimit[: self.n_joints], model.upperPositionLimit[: self.n_joints]
 
     def turn(self, joint: int, angle: Array) -> Array:
         """From the frame before a joint to the one after it, (n, 4, 4), of angles (n,)."""
@@ -61,8 +60,9 @@ class Arm:
         return pose @ self.tip
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:
-        """Angles anywhere within the limits, (n, n_joints)."""
-        return rng.uniform(self.low, self.high, (n, self.n_joints))
+        """Angles anywhere within the limits, of joints that turn in a whole turn, (n, n_joints)."""
+        low, high = (np.clip(limit, -np.pi, np.pi) if self.turns else limit for limit in (self.low, self.high))
+        return rng.uniform(low, high, (n, self.n_joints))
 
     def is_within(self, angles: Array) -> NDArray[np.bool_]:
         """Whether all joints are within their limits."""

@@ -94,13 +94,14 @@ def solve(arm: Arm, pose: Array, rng: np.random.Generator, n_cells: int = N_CELL
     """
     solver, whole, angles, weights = arm.solver(6), arm.solver(), [], []
     grid = np.linspace(arm.low[6:], arm.high[6:], 2 * n_cells + 1)[1::2] if arm.n_joints > 6 else np.empty((1, 0))
+    n_starts = N_STARTS if arm.n_joints > 6 else 20 * N_STARTS
     least_slope = np.sqrt((arm.high[6] - arm.low[6]) / n_cells / 2) if arm.n_joints > 6 else 0.0
     before = np.empty((0, 6))
     for last in grid:
         known = np.concatenate([np.zeros(6), last])[None]
         goal = arm.bridge(pose[None], known, range(6, arm.n_joints))[0][0]
         # Solutions of the value before are starts, too: branches go on.
-        starts = np.concatenate([before, rng.uniform(arm.low[:6], arm.high[:6], (N_STARTS, 6))])
+        starts = np.concatenate([before, rng.uniform(arm.low[:6], arm.high[:6], (n_starts, 6))])
         ends = [end for start in starts if (end := polish(solver, goal, start[None])[0]) is not None]
         distinct = np.empty((0, 6))
         for end in ends:
