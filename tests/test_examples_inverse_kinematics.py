@@ -97,6 +97,26 @@ def test_all_solutions_of_a_pose_are_solutions_and_chains_draw_near_them(arm):
     assert (density.sample(poses, 5) == density.sample(poses, 5)).all()
 
 
+@pytest.mark.parametrize("name", ["panda", "ur5"])
+def test_the_configuration_that_made_a_pose_is_among_its_solutions(name):
+    arm, rng = Arm(**program.ARMS[name][0]), np.random.default_rng(1)
+    for own in arm.draw(3, rng):
+        pose = arm.forward(own[None])[0]
+        angles, weights = judges.solve(arm, pose, rng)
+        apart = np.abs(arm.difference(angles, own)).max(1)
+        assert apart.min() < (0.3 if name == "panda" else 1e-4)
+        assert max(np.max(some) for some in errors(arm.forward(angles), pose)) < 1e-2
+        if name == "ur5":
+            assert len(angles) in (2, 4, 6, 8)
+            density = [abs(np.linalg.det(arm.solver().jacob0(one))) for one in angles]
+            np.testing.assert_allclose(weights * density, (weights * density)[0])
+
+
+def test_arms_of_other_joints_are_refused():
+    with pytest.raises(ValueError, match="each about one axis"):
+        Arm("tiago", "arm_tool_link", range(8))
+
+
 def test_joints_that_turn_are_compared_the_short_way(arm):
     ur5 = Arm(**program.ARMS["ur5"][0])
     assert np.abs(ur5.draw(1_000, np.random.default_rng(0))).max() <= np.pi < ur5.high[0]

@@ -43,8 +43,10 @@ def compare(name: str, n_rows: int, n_poses: int, n_true: int, output: Path) -> 
         "random starts": lambda poses, n: arm.draw(n * len(poses), rng).reshape(len(poses), n, -1),
     }
     rows = {method: judges.judge(arm, poses, draw, truths) for method, draw in methods.items()}
+    rows["the truth"] = judges.ceiling(arm, truths, rng)
     print(pd.DataFrame(rows).to_string(float_format="{:.4g}".format))
-    print(pd.Series(judges.tell_reachable(arm, density.sample)).to_string(float_format="{:.3f}".format))
+    told = {method: judges.tell_reachable(arm, methods[method]) for method in ("Mixtura", "nearest in training")}
+    print(pd.DataFrame(told).to_string(float_format="{:.3f}".format))
     judges.picture(arm, density.sample, poses[0], output / f"{name}.png")
 
 

@@ -40,9 +40,14 @@ class Arm:
         model = example_robot_data.load(name).model
         frame = model.frames[model.getFrameId(hand)]
         joints = range(1, frame.parentJoint + 1)  # joint 0 is the world
+        kinds = [model.joints[i].shortname() for i in joints]
+        if len(kinds) < 6 or any(kind not in ("JointModelRX", "JointModelRY", "JointModelRZ") for kind in kinds):
+            raise ValueError(
+                f"got joints {kinds} up to {hand!r}; expected six or more, each about one axis with limits"
+            )
         self.order, self.turns, self.n_joints = list(order), turns, len(joints)
         self.offsets = [model.jointPlacements[i].homogeneous for i in joints]
-        self.axes = [AXES[model.joints[i].shortname()[-1]] for i in joints]
+        self.axes = [AXES[kind[-1]] for kind in kinds]
         self.tip = frame.placement.homogeneous
         self.low, self.high = model.lowerPositionLimit[: self.n_joints], model.upperPositionLimit[: self.n_joints]
 

@@ -31,7 +31,7 @@ def nearest(arm: Arm, learned: Array) -> Method:
         return np.concatenate([poses[:, :3, 3], 0.25 * poses[:, :3, :3].reshape(-1, 9)], axis=1)
 
     tree = KDTree(flat(arm.forward(learned)))
-    return lambda poses, n: learned[tree.query(flat(poses), n)[1]].reshape(len(poses), n, -1)
+    return lambda poses, n: learned[tree.query(flat(poses), range(1, min(n, len(learned)) + 1))[1]]
 
 
 def misses(arm: Arm, angles: Array, poses: Array) -> tuple[Array, Array]:
@@ -57,7 +57,7 @@ def judge(arm: Arm, poses: Array, method: Method, truths: list[tuple[Array, Arra
     distance, turn = misses(arm, angles, poses)
     miss = distance / 10 + turn
     # A solver moves a start the further, the more it misses; near a limit that may lead beyond.
-    room = np.minimum(angles - arm.low, arm.high - angles).min(2).clip(1e-3)
+    room = 1.0 if arm.turns else np.minimum(angles - arm.low, arm.high - angles).min(2).clip(1e-3)
     order = np.argsort(miss / room, axis=1)[:, :, None]
     solver = arm.solver()
     found = [polish(solver, *one) for one in zip(poses, np.take_along_axis(angles, order, 1), strict=True)]
@@ -66,7 +66,7 @@ def judge(arm: Arm, poses: Array, method: Method, truths: list[tuple[Array, Arra
     draws, branches = [], []
     for pose, starts, truth in zip(poses, angles, truths, strict=False):
         ends = [polish(solver, pose, start[None])[0] for start in starts]
-        draws.append(np.array([end for end in ends if end is not None]))
+        draws.append(np.reshape([end for end in ends if end is not None], (-1, arm.n_joints)))
         branches.append(share_of_branches(arm, draws[-1], *truth))
     return {
         "mm": distance.mean(),
@@ -79,7 +79,7 @@ def judge(arm: Arm, poses: Array, method: Method, truths: list[tuple[Array, Arra
         "starts": n_starts.mean(),
         "solved at the first": (n_starts == 1).mean(),
         "solved": np.mean([end is not None for end, _ in found]),
-        "MMD²": np.mean([mmd(arm, *one) for one in zip(draws, truths, strict=True)]),
+        "MMD²": np.nanmean([mmd(arm, *one) for one in zip(draws, truths, strict=True)]),
         "branches found": np.mean(branches),
         "ms": 1000 * seconds / len(poses),
     }
@@ -92,32 +92,48 @@ def solve(arm: Arm, pose: Array, rng: np.random.Generator, n_cells: int = N_CELL
     are found from many starts; the density of each goes with 1/|det J|, J the Jacobian of the six. Where solutions turn
     back, that is infinite: a cell of width h holds a length of sqrt(2h) there, of a curve of radius one.
     """
-    solver, whole, angles, weights = arm.solver(6), arm.solver(), [], []
+    solver, whole = arm.solver(6), arm.solver()
     grid = np.linspace(arm.low[6:], arm.high[6:], 2 * n_cells + 1)[1::2] if arm.n_joints > 6 else np.empty((1, 0))
     n_starts = N_STARTS if arm.n_joints > 6 else 20 * N_STARTS
     least_slope = np.sqrt((arm.high[6] - arm.low[6]) / n_cells / 2) if arm.n_joints > 6 else 0.0
-    before = np.empty((0, 6))
-    for last in grid:
-        known = np.concatenate([np.zeros(6), last])[None]
+    found = [np.empty((0, 6)) for _ in grid]
+    # There and back: branches go on, so solutions beside are starts, too.
+    for cell, beside in [
+        *((i, i - 1) for i in range(len(grid))),
+        *((i, i + 1) for i in reversed(range(len(grid) - 1))),
+    ]:
+        known = np.concatenate([np.zeros(6), grid[cell]])[None]
         goal = arm.bridge(pose[None], known, range(6, arm.n_joints))[0][0]
-        # Solutions of the value before are starts, too: branches go on.
-        starts = np.concatenate([before, rng.uniform(arm.low[:6], arm.high[:6], (n_starts, 6))])
-        ends = [end for start in starts if (end := polish(solver, goal, start[None])[0]) is not None]
-        distinct = np.empty((0, 6))
-        for end in ends:
-            if not len(distinct) or np.abs(arm.difference(distinct, end)).max(1).min() > 1e-3:
-                distinct = np.vstack([distinct, end])
-        before = distinct
-        for end in distinct:
-            angles.append(np.concatenate([end, last]))
-            jacobian = whole.jacob0(angles[-1])
-            least = least_slope * np.linalg.det(jacobian @ jacobian.T) ** 0.5
-            weights.append(1 / max(abs(np.linalg.det(jacobian[:, :6])), least))
-    return np.array(angles), np.array(weights) / np.sum(weights)
+        starts = np.concatenate([found[beside], rng.uniform(arm.low[:6], arm.high[:6], (n_starts, 6))])
+        for start in starts:
+            end, _ = polish(solver, goal, start[None])
+            if end is not None and not (np.abs(arm.difference(found[cell], end)).max(1) < 1e-3).any():
+                found[cell] = np.vstack([found[cell], end])
+    angles = np.concatenate(
+        [np.column_stack([ends, np.tile(last, (len(ends), 1))]) for ends, last in zip(found, grid, strict=True)]
+    )
+    weights = np.empty(len(angles))
+    for i, one in enumerate(angles):
+        jacobian = whole.jacob0(one)
+        least = least_slope * np.linalg.det(jacobian @ jacobian.T) ** 0.5
+        weights[i] = 1 / max(abs(np.linalg.det(jacobian[:, :6])), least)
+    return angles, weights / weights.sum()
+
+
+def ceiling(arm: Arm, truths: list[tuple[Array, Array]], rng: np.random.Generator) -> dict[str, float]:
+    """What as many draws of the truth itself would reach."""
+    draws = [angles[rng.choice(len(angles), N_DRAWS, p=weights)] for angles, weights in truths]
+    pairs = [*zip(draws, truths, strict=True)]
+    return {
+        "MMD²": float(np.mean([mmd(arm, *one) for one in pairs])),
+        "branches found": float(np.mean([share_of_branches(arm, some, *truth) for some, truth in pairs])),
+    }
 
 
 def share_of_branches(arm: Arm, draws: Array, angles: Array, weights: Array) -> float:
     """Of the branches of the true solutions that have some probability, the share that draws are on."""
+    if not len(draws):
+        return 0.0
     distance = np.abs(arm.difference(angles[:, None], angles)).max(2)
     branch = connected_components(distance < APART)[1]
     is_likely = np.bincount(branch, weights) > LEAST
@@ -128,6 +144,8 @@ def share_of_branches(arm: Arm, draws: Array, angles: Array, weights: Array) -> 
 def mmd(arm: Arm, draws: Array, truth: tuple[Array, Array]) -> float:
     """Squared maximum mean discrepancy between draws and the true law, without bias; kernels of 0.1, 0.3 and 1 rad."""
     angles, weights = truth
+    if len(draws) < 2:
+        return np.nan
 
     def kernel(some: Array, others: Array) -> Array:
         squared = (arm.difference(some[:, None], others) ** 2).sum(2)
@@ -169,9 +187,10 @@ def picture(arm: Arm, method: Method, pose: Array, path: Path) -> None:
     angles, _ = solve(arm, pose, np.random.default_rng(0), 8 * N_CELLS)
     figure = plt.figure(figsize=(10, 3.6), layout="constrained")
     space = figure.add_subplot(1, 3, 1, projection="3d")
-    for some in draws[:: len(draws) // 8]:
+    for some in draws[:8]:
         space.plot(*arm.places(some).T, "o-", markersize=3)
-    space.set(title="Eight draws", aspect="equal")
+    space.set(title="Eight draws, in metres", aspect="equal")
+    space.locator_params(nbins=3)
     for place, (across, up) in enumerate(((-1, 0), (-1, 3)), 2):
         axes = figure.add_subplot(1, 3, place)
         axes.scatter(draws[:, across], draws[:, up], s=4, color=BLUE, label="draws")

@@ -75,13 +75,14 @@ def judge(model: MDNRegressor, n: int, seed: int) -> dict[str, float]:
     draws = model.sample(X_test, 400, random_state=seed)
     solutions, is_allowed = solve(X_test)
     share = (np.abs(draws[:, None] - solutions[:, :, None]).max(-1) < NEAR).mean(2)
-    # Two branches that are one to the eye are left out; near the limits a branch ends from one point to the next.
+    # Where the arm is stretched the branches become one; near the limits a branch ends from one point to the next.
     is_both = is_allowed.all(1) & (np.abs(solutions[:, 0, 1] - np.pi) > 2 * NEAR)
     is_inner = is_both & ((solutions > LOW + 0.1) & (solutions < HIGH - 0.1)).all((1, 2))
     return {
         "RMS, least squares": rms(squares.predict(X_test), X_test),
         "RMS, most probable mode": rms(mixture.modes().loc[:, 0].numpy(), X_test),
         "both branches found": (share[is_both] >= FEWEST).all(1).mean(),
+        "the same, also near a stretched arm": (share[is_allowed.all(1)] >= FEWEST).all(1).mean(),
         "error of weight": np.abs(share[is_both] - 0.5).mean(),
         "error of weight, inside": np.abs(share[is_inner] - 0.5).mean(),
     }

@@ -126,15 +126,15 @@ def _training(model: Any) -> Iterator[Finding]:
     steps_of_an_epoch = math.ceil(report.n_train_rows / recipe.batch_size)
     most, _, n_annealed = recipe.epochs(steps_of_an_epoch)
     code, held_out = "D-cut-off", "held-out NLL" if report.n_valid_rows else "NLL"
-    steady = report.valid_nll[: most - n_annealed]
+    steady = report.valid_nll[: max(3, most - n_annealed)]
     gain = min(steady[: max(1, int(0.9 * len(steady)))], default=math.nan) - min(steady, default=math.nan)
     if recipe.max_epochs is not None and report.n_epochs >= most and gain > _STILL_FALLING_NATS:
-        what = (
-            f"Training ended at {most} epochs; before the rate fell, a tenth of them had still gained {gain:.3f} nats."
-        )
+        what = f"Training ended at {most} epochs; the last tenth at the full rate had still gained {gain:.3f} nats."
         yield Finding(code, "warning", what, "Raise max_epochs, or leave it to the preset.")
     else:
-        what = f"Training ran for {report.n_epochs} epochs, and the {held_out} had stopped falling."
+        is_known = recipe.max_epochs is not None or report.n_epochs < most
+        stopped = f", and the {held_out} had stopped falling" if is_known else ""
+        what = f"Training ran for {report.n_epochs} epochs{stopped}."
         yield Finding(code, "good", what, "")
     n_steps, n_skipped = max(1, report.n_epochs * steps_of_an_epoch), report.n_skipped_steps
     if n_skipped:
