@@ -42,7 +42,11 @@ def test_hands_are_where_others_have_them(arm):
     ("name", "other"), [("panda", "franka_panda__example_robot_data"), ("ur5", "ur5__example_robot_data")]
 )
 def test_hands_are_where_the_check_matrices_have_them(arm, name, other):
-    path = Path(os.environ.get("MIXTURA_DATA", "../shared/data")) / "robot_kinematics" / "chains.json"
+    path = (
+        Path(os.environ.get("MIXTURA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+        / "robot_kinematics"
+        / "chains.json"
+    )
     if not path.exists():
         pytest.skip("needs MIXTURA_DATA")
     check = json.loads(path.read_text())[other]["check"]
