@@ -184,7 +184,7 @@ def tell_reachable(arm: Arm, method: Method, n_poses: int = 300) -> dict[str, fl
 def picture(arm: Arm, method: Method, pose: Array, path: Path) -> None:
     """Some solutions of one pose, and draws of its joints on the true solutions."""
     draws = method(pose[None], 500)[0]
-    angles, _ = solve(arm, pose, np.random.default_rng(0), 8 * N_CELLS)
+    angles = arm.difference(solve(arm, pose, np.random.default_rng(0), 8 * N_CELLS)[0], np.zeros(arm.n_joints))
     figure = plt.figure(figsize=(10, 3.6), layout="constrained")
     space = figure.add_subplot(1, 3, 1, projection="3d")
     for some in draws[:8]:
