@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import example_robot_data
 import numpy as np
@@ -57,12 +57,18 @@ class Arm:
         transform[:, :3, :3] = Rotation.from_rotvec(angle[:, None] * self.axes[joint][0]).as_matrix()
         return self.offsets[joint] @ transform
 
-    def forward(self, angles: Array) -> Array:
-        """Poses of the hand, (n, 4, 4), of angles (n, n_joints)."""
+    def frames(self, angles: Array) -> Iterator[Array]:
+        """Poses of each joint, and last of the hand, (n, 4, 4), of angles (n, n_joints)."""
         pose = np.eye(4)
         for joint in range(self.n_joints):
             pose = pose @ self.turn(joint, angles[:, joint])
-        return pose @ self.tip
+            yield pose
+        yield pose @ self.tip
+
+    def forward(self, angles: Array) -> Array:
+        """Poses of the hand, (n, 4, 4), of angles (n, n_joints)."""
+        *_, hand = self.frames(angles)
+        return hand
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:
         """Angles anywhere within the limits, of joints that turn in a whole turn, (n, n_joints)."""
@@ -80,10 +86,7 @@ class Arm:
 
     def places(self, angles: Array) -> Array:
         """Where base, joints and hand of one configuration are, (n_joints + 2, 3)."""
-        poses = [np.eye(4)]
-        for joint in range(self.n_joints):
-            poses.append(poses[-1] @ self.turn(joint, angles[joint : joint + 1])[0])
-        return np.stack([*poses, poses[-1] @ self.tip])[:, :3, 3]
+        return np.concatenate([np.zeros((1, 3)), *(pose[:, :3, 3] for pose in self.frames(angles[None]))])
 
     def bridge(self, pose: Array, angles: Array, known: Sequence[int]) -> tuple[Array, list[int]]:
         """What the joints that are not known yet must do: the transform that is left to span, (n, 4, 4).

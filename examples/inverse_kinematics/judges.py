@@ -74,7 +74,7 @@ def judge(arm: Arm, poses: Array, method: Method, truths: list[tuple[Array, Arra
         "median mm": np.median(distance),
         "median degrees": np.median(turn),
         "best of 50: mm": distance[best].mean(),
-        "degrees ": turn[best].mean(),
+        "best of 50: degrees": turn[best].mean(),
         "within limits": arm.is_within(angles).mean(),
         "starts": n_starts.mean(),
         "solved at the first": (n_starts == 1).mean(),
