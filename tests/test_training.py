@@ -712,3 +712,13 @@ def test_an_interrupt_at_the_very_end_keeps_the_best_weights(monkeypatch):
     assert told[0].filename == __file__
     assert report.n_epochs == 2
     assert len(report.component_usage) == 2
+
+
+@pytest.mark.parametrize("preset", ["fast", "plain"])
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_a_handful_of_rows_makes_no_spikes(n, preset):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n + 200, 2))
+    y = 2 * X[:, 0] + rng.normal(size=n + 200)
+    model = MDNRegressor(preset=preset, max_epochs=20, random_state=0).fit(X[:n], y[:n])
+    assert -model.score_samples(X[n:], y[n:]).mean() < 6  # a normal law of their mean and spread has about 2.5

@@ -37,8 +37,8 @@ def starting_mixture(
     """A mixture near the marginal density of y, with components spread over it.
 
     At most 5,000 rows are split into n_components groups of equal weight, by quantiles of a scalar target and by
-    k-means of a vector one; the family's own fits to the groups are then improved by a few steps of EM. Groups without
-    rows start as the fit to all rows.
+    k-means of a vector one, or into fewer, of about three rows and more; the family's own fits to the groups are then
+    improved by a few steps of EM. Components without a group start as the fit to all rows.
 
     Parameters
     ----------
@@ -63,13 +63,15 @@ def starting_mixture(
     some = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:_MOST_ROWS_TO_START]
     # In float64: covariances may be near singular.
     dtype, y, sample_weight = y.dtype, y[some].double(), sample_weight[some].double()
+    # Groups of one or two rows would become spikes.
+    n_groups = min(n_components, max(1, len(y) // 3))
     if y.ndim == 1:
         order = y.argsort(stable=True)
         reached = torch.empty_like(sample_weight)
         reached[order] = sample_weight[order].cumsum(0) - 0.5 * sample_weight[order]
-        group = (reached / sample_weight.sum() * n_components).long().clamp(0, n_components - 1)
+        group = (reached / sample_weight.sum() * n_groups).long().clamp(0, n_groups - 1)
     else:
-        n_clusters = min(n_components, len(y.unique(dim=0)))
+        n_clusters = min(n_groups, len(y.unique(dim=0)))
         kmeans = KMeans(n_clusters, n_init=3, random_state=seed).fit(y.numpy(), sample_weight=sample_weight.numpy())
         group = torch.as_tensor(kmeans.labels_, dtype=torch.long)
     membership = nn.functional.one_hot(group, n_components).to(y) * sample_weight[:, None]
