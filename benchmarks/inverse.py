@@ -142,11 +142,15 @@ class Posterior:
     outside of the prior's support is rejected.
     """
 
-    def __init__(self, task: Task, theta: Array, x: Array, seed: int, settings: dict[str, Any] = SETTINGS):
+    def __init__(self, task: Task, theta: Array, x: Array, seed: int):
         self.task, self.is_log, self.seed = task, bool((theta > 0).all()), seed
         self.scores = QuantileTransformer(output_distribution="normal", random_state=seed).fit(x)
-        self.model = MDNChain(MDNRegressor(**settings, random_state=seed))
-        self.model.fit(self.scores.transform(x), np.log(theta) if self.is_log else theta)
+        self.model = MDNChain(MDNRegressor(**SETTINGS, random_state=seed))
+        self.model.fit(self.scores.transform(x), self.unbounded(theta))
+
+    def unbounded(self, theta: Array) -> Array:
+        """Parameters as the models take them."""
+        return np.log(theta) if self.is_log else theta
 
     def propose(self, x: Array, n: int, generator: np.random.RandomState) -> Array:
         """Draws for one x, shape (n, D), some of them perhaps outside of the prior's support."""
@@ -166,7 +170,7 @@ class Posterior:
 
     def log_density(self, theta: Array, x: Array) -> Array:
         """Of pairs, before anything is rejected."""
-        log_density = self.model.score_samples(self.scores.transform(x), np.log(theta) if self.is_log else theta)
+        log_density = self.model.score_samples(self.scores.transform(x), self.unbounded(theta))
         return log_density - np.log(theta).sum(1) if self.is_log else log_density
 
     def nll(self, theta: Array, x: Array) -> Array:
@@ -184,12 +188,12 @@ class PosteriorByLikelihood:
     theta and x are replaced by their logarithms where all of it is positive.
     """
 
-    def __init__(self, proposal: Posterior, theta: Array, x: Array, settings: dict[str, Any] = LIKELIHOOD):
+    def __init__(self, proposal: Posterior, theta: Array, x: Array):
         self.proposal, self.is_log = proposal, bool((x > 0).all())
-        self.model = MDNRegressor(**settings, random_state=proposal.seed).fit(*self._of(theta, x))
+        self.model = MDNRegressor(**LIKELIHOOD, random_state=proposal.seed).fit(*self._of(theta, x))
 
     def _of(self, theta: Array, x: Array) -> tuple[Array, Array]:
-        return np.log(theta) if self.proposal.is_log else theta, np.log(x) if self.is_log else x
+        return self.proposal.unbounded(theta), np.log(x) if self.is_log else x
 
     def log_weights(self, theta: Array, x: Array) -> Array:
         """Of draws (n, D) of the proposal for one x: log of likelihood times prior over their density."""
@@ -216,10 +220,8 @@ class PosteriorByLikelihood:
         generator, found = np.random.RandomState(self.proposal.seed), []
         for truth, one in zip(theta, x, strict=True):
             log_weights = self.log_weights(np.vstack([truth, self.proposal.propose(one, N_TEST_DRAWS, generator)]), one)
-            log_evidence = logsumexp(log_weights) - np.log(len(log_weights))
-            log_likelihood = self.model.score_samples(*self._of(truth[None], one[None]))[0]
-            found.append(log_evidence - log_likelihood - self.proposal.task.log_prior(truth[None])[0])
-        return np.array(found)
+            found.append(logsumexp(log_weights) - np.log(len(log_weights)) - log_weights[0])
+        return np.array(found) - self.proposal.log_density(theta, x)
 
 
 def c2st(reference: Array, samples: Array, seed: int = 1) -> float:
@@ -270,7 +272,7 @@ def run(name: str, n_simulations: int, n_observations: int, folder: Path, seed: 
         raise ValueError(f"{name}: a reference sample is not possible under our prior")
     found["surprise"] = surprise(task, np.stack(truths).reshape(n_observations, -1), np.stack(observed))
     pairs = zip(references, observed, strict=True)
-    found["c2st"] = [c2st(reference, ways[best].sample(x.ravel(), len(reference))) for reference, x in pairs]
+    found["c2st"] = [c2st(reference, ways[best].sample(x, len(reference))) for reference, x in pairs]
     return found
 
 
@@ -278,19 +280,18 @@ def summary(results: list[dict[str, Any]], published: pd.DataFrame) -> Iterator[
     """The lines of a table."""
     yield "| task | simulations | C2ST | s.e. | way | target | NPE | NLE | NLL, direct | by likelihood | CPU seconds |"
     yield "|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|"
-    for name, n in product(TASKS, sorted({r["n_simulations"] for r in results})):
-        here = [r for r in results if (r["task"], r["n_simulations"]) == (name, n)]
-        if not here:
-            continue
-        scores = pd.Series(np.mean([r["c2st"] for r in here], 0), dtype=float)
-        others = published.query("task == @name and num_simulations == @n").groupby("algorithm")["C2ST"].mean()
-        npe, nle = others.reindex(["NPE", "NLE"])
-        target = f"{TASKS[name].target}" if TASKS[name].target and n == 10_000 else ""
-        way = ", ".join(sorted({r["way"] for r in here}))
-        nlls = [np.mean([r["nll"][one] for r in here]) for one in here[0]["nll"]]
-        columns = f"{scores.mean():.3f} | {scores.sem():.3f} | {way} | {target} | {npe:.3f} | {nle:.3f}"
-        seconds = np.mean([r["cpu_seconds"] for r in here])
-        yield f"| {name} | {n:,} | {columns} | {nlls[0]:.3f} | {nlls[1]:.3f} | {seconds:.0f} |"
+    for name in TASKS:
+        for n in sorted({r["n_simulations"] for r in results if r["task"] == name}):
+            here = [r for r in results if (r["task"], r["n_simulations"]) == (name, n)]
+            scores = pd.Series(np.mean([r["c2st"] for r in here], 0), dtype=float)
+            others = published.query("task == @name and num_simulations == @n").groupby("algorithm")["C2ST"].mean()
+            npe, nle = others.reindex(["NPE", "NLE"])
+            target = f"{TASKS[name].target}" if TASKS[name].target and n == 10_000 else ""
+            way = ", ".join(sorted({r["way"] for r in here}))
+            nlls = [np.mean([r["nll"][one] for r in here]) for one in here[0]["nll"]]
+            columns = f"{scores.mean():.3f} | {scores.sem():.3f} | {way} | {target} | {npe:.3f} | {nle:.3f}"
+            seconds = np.mean([r["cpu_seconds"] for r in here])
+            yield f"| {name} | {n:,} | {columns} | {nlls[0]:.3f} | {nlls[1]:.3f} | {seconds:.0f} |"
 
 
 def main() -> None:
