@@ -66,9 +66,7 @@ def sarcos(path: Path, seed: int) -> tuple[Rows, Rows]:
 
 def simulated(name: str, seed: int) -> tuple[Rows, Rows]:
     """Parameters to be told from what a simulator makes of them; by logarithms, where all are positive."""
-    task, rng = TASKS[name], np.random.default_rng(seed)
-    theta = task.draw(N_TRAIN + N_TEST, rng)
-    x = task.simulate(theta, rng)
+    theta, x = TASKS[name].draw(N_TRAIN + N_TEST, np.random.default_rng(seed))
     if (theta > 0).all() and (x > 0).all():
         x, theta = np.log(x), np.log(theta)
     return (x[:N_TRAIN], theta[:N_TRAIN]), (x[N_TRAIN:], theta[N_TRAIN:])

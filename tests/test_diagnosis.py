@@ -258,7 +258,8 @@ def test_rows_outside_the_ranges():
     assert "'a'" not in one.what
     few = table.copy()
     few.loc[0, "a"] = 9.0
-    assert model.diagnose(few, y)["D-extrapolation"].severity == "note"
+    with pytest.warns(MixturaWarning, match="W-feature-far"):
+        assert model.diagnose(few, y)["D-extrapolation"].severity == "note"
     model.partial_fit(table + np.array([0, 1.0]), y)
     assert model.diagnose(table + np.array([0, 1.0]), y)["D-extrapolation"].severity == "good"
 
@@ -280,8 +281,9 @@ def test_categories_and_missing_values_that_training_never_saw():
     assert not {"D-category-unseen", "D-missing-new"} & {one.code for one in found.findings}
     other = table.copy()
     other.loc[:9, "c"], other.loc[:4, "a"] = "z", np.nan
-    with pytest.warns(MixturaWarning, match="W-category-unseen"):
+    with pytest.warns(MixturaWarning) as warned:
         found = model.diagnose(other, y)
+    assert {one.message.code for one in warned} == {"W-category-unseen", "W-feature-missing"}
     assert found["D-category-unseen"].what.startswith("10 of 200 rows")
     assert found["D-missing-new"].what.startswith("5 of 200 rows")
     assert "'a'" in found["D-missing-new"].what

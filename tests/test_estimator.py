@@ -263,9 +263,11 @@ def test_missing_values_that_fit_never_saw_are_imputed():
     model = quick().fit(X, y)
     holes = X.copy()
     holes[:5, 0] = np.nan
-    assert np.isfinite(model.predict(holes)).all()
+    with pytest.warns(MixturaWarning, match=r"\[W-feature-missing\] got missing values in column '0' \(5 rows\)"):
+        assert np.isfinite(model.predict(holes)).all()
     frame = pd.DataFrame(X, columns=["a", "b"])
-    assert np.isfinite(quick().fit(frame, y).predict(pd.DataFrame(holes, columns=["a", "b"]))).all()
+    with pytest.warns(MixturaWarning, match=r"\[W-feature-missing\].*column 'a'"):
+        assert np.isfinite(quick().fit(frame, y).predict(pd.DataFrame(holes, columns=["a", "b"]))).all()
 
 
 def test_unseen_categories_are_told_and_predicted_as_unknown():
@@ -284,6 +286,7 @@ def test_a_column_of_many_levels_keeps_the_frequent_ones():
     model = quick(max_epochs=2).fit(pd.DataFrame({"id": levels}), y)
     column = model.encoder_.columns_[0]
     assert len(column.levels) == 100
+    assert "levels beyond the 100 most frequent, as unknown ones, in 'id'" in model.fit_report_.events
     assert all(f"often{i}" in column.levels for i in range(20))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -401,8 +404,27 @@ def test_the_spread_far_outside_the_data_stays_in_proportion():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 1))
     y = X[:, 0] + rng.normal(size=400)
-    _, std = quick(max_epochs=60).fit(X, y).predict([[100.0]], return_std=True)
+    model = quick(max_epochs=60).fit(X, y)
+    far = 2 * X.max() - X.min()  # as far from the range as this is wide
+    with pytest.warns(MixturaWarning, match=r"\[W-feature-far\] got numbers in column '0' \(1 rows\)"):
+        mean, std = model.predict([[100.0]], return_std=True)
     assert std[0] < 1000
+    assert (mean[0], std[0]) == pytest.approx([*np.ravel(model.predict([[far]], return_std=True))])
+
+
+@pytest.mark.parametrize(("spread", "loss"), [(0.0, 0.3), (1e-9, 6)])
+def test_a_feature_that_was_constant_says_nothing_when_it_changes(spread, loss):
+    rng = np.random.default_rng(0)
+    X = np.c_[rng.normal(size=400), 1.0 + spread * rng.normal(size=400)]
+    y = X[:, 0] + 0.5 * rng.normal(size=400)
+    model = quick(max_epochs=60).fit(X[:300], y[:300])
+    changed = X[300:] + np.array([0.0, 1e3])
+    with pytest.warns(MixturaWarning, match="W-feature-far"):
+        nll = -model.score_samples(changed, y[300:]).mean()
+    assert nll < -model.score_samples(X[300:], y[300:]).mean() + loss
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(X * (1 + 1e-15))  # rounding is no change
 
 
 def test_scorer_takes_weights(fitted):
@@ -440,6 +462,7 @@ TABLE, PRICE = make_table(40)
         ("E-target-constant", X0, np.stack([Y0, np.ones(40)], 1), {}),
         ("E-target-scale", X0, 1e200 * Y0, {}),
         ("E-target-scale", X0, 1e-200 * Y0, {}),
+        ("E-target-scale", X0, 1e14 + Y0.round(1), {}),
         ("E-input-length", X0, Y0[:39], {}),
         ("E-too-few-rows", X0[:1], Y0[:1], {}),
         ("E-features", X0[:0], Y0[:0], {}),

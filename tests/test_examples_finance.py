@@ -45,6 +45,7 @@ def forecast(days: pd.DataFrame, years: range) -> pd.DataFrame:
     return correct(list(finance.predict_years(days, years, SMALL, is_scaled=True)))
 
 
+@pytest.mark.filterwarnings("ignore:.*W-feature-far")
 def test_forecasts_do_not_know_what_comes_after(prices):
     today = pd.Timestamp("2001-06-29")
     later = prices.index > today

@@ -19,6 +19,7 @@ from examples.inverse_kinematics import __main__ as program  # noqa: E402
 from examples.inverse_kinematics import judges  # noqa: E402
 from examples.inverse_kinematics.arm import Arm, JointDensity, errors  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*W-feature-far")
 SMALL = MDNRegressor(4, preset="plain", hidden_layer_sizes=(48, 48), family="normal", max_epochs=12)
 
 

@@ -78,19 +78,44 @@ def test_few_rows_take_more_epochs():
     assert replace(balanced, max_epochs=50).epochs(8) == (50, 250, 15)
 
 
-def test_networks_that_are_pooled_hold_out_each_row_at_most_once(monkeypatch):
-    held_out = []
-    finish = MDNRegressor._finish
+@pytest.fixture
+def held_out(monkeypatch):
+    """The rows that each network of the next fits holds out."""
+    held_out, finish = [], MDNRegressor._finish
 
     def look(self, task, learners, *others):
         held_out.extend(learner.judge for learner in learners)
-        assert all(len(torch.cat([one.learn, one.judge]).unique()) == len(X) for one in learners)
+        assert all(len(torch.cat([one.learn, one.judge]).unique()) == len(task.rows) for one in learners)
         return finish(self, task, learners, *others)
 
     monkeypatch.setattr(MDNRegressor, "_finish", look)
+    return held_out
+
+
+def test_networks_that_are_pooled_hold_out_each_row_at_most_once(held_out):
     MDNRegressor(2, preset="best", **SMALL).fit(X, Y)
     assert len(held_out) == 8
     assert len(torch.cat(held_out).unique()) == len(X)
+
+
+def test_copies_of_a_row_are_held_out_together(held_out):
+    index = np.random.default_rng(0).permutation(np.repeat(np.arange(64), 5))
+    model = MDNRegressor(2, preset="best", **SMALL).fit(X[index], Y[index])
+    assert "256 rows repeat others in all values: copies are held out together" in model.fit_report_.events
+    assert len(held_out) == 8
+    for judge in held_out:
+        own, counts = np.unique(index[judge], return_counts=True)
+        assert len(own) == 8
+        assert (counts == 5).all()
+    assert len(torch.cat(held_out).unique()) == len(index)
+
+
+def test_rows_of_few_values_are_no_copies(held_out):
+    rng = np.random.default_rng(0)
+    table, y = pd.DataFrame({"a": rng.integers(0, 4, 200), "b": rng.choice(["u", "v"], 200)}), rng.poisson(2, 200)
+    model = MDNRegressor(2, preset="fast", family="poisson", **SMALL).fit(table, y)
+    assert [len(judge) for judge in held_out] == [25]
+    assert not any("repeat" in event for event in model.fit_report_.events)
 
 
 # What is decided on held-out rows -------------------------------------------------------------------------------
@@ -131,7 +156,8 @@ def test_a_feature_over_many_orders_of_magnitude_is_taken_by_ranks(tmp_path):
     assert -model.score_samples(rest, np.sin(0.5 * np.log(rest[:, 0]))).mean() < -0.5
     model.save(tmp_path / "model")
     assert np.array_equal(load(tmp_path / "model").predict(rest), model.predict(rest))
-    assert np.isfinite(model.predict([[1e300], [-1e300], [0.0]])).all()
+    with pytest.warns(MixturaWarning, match="W-feature-far"):
+        assert np.isfinite(model.predict([[1e300], [-1e300], [0.0]])).all()
 
 
 def test_the_same_seed_decides_alike_and_no_warning_comes_twice():
@@ -183,6 +209,7 @@ def test_a_lognormal_that_was_not_asked_for_stays_near_the_target_where_features
     model = MDNRegressor(2, preset="fast", max_epochs=60, random_state=0).fit(x, y)
     assert model.family_.name == "lognormal"
     far = [[100.0, 0.0, 0.0], [-100.0, 100.0, 100.0]]
+    model.encoder_.range_ *= 100  # else these would count as near
     assert model.predict(far).max() < 1e4 * y.max()
     model.save(tmp_path / "model")
     assert np.array_equal(load(tmp_path / "model").predict(far), model.predict(far))

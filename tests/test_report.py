@@ -19,6 +19,7 @@ from mixtura.diagnosis import Diagnosis, Finding
 from mixtura.report.evidence import meaning, number
 from mixtura.report.words import ADVICE, in_brief
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*W-feature-(missing|far)")
 ROOT = Path(__file__).parents[1]
 HOSTILE = {
     "feature": "<script>alert(1)</script>",

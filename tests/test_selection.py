@@ -92,6 +92,13 @@ def test_too_few_rows_to_choose_by_are_refused():
         MDNRegressor("auto", **FAST).fit(*planted(1, 15))
 
 
+def test_copies_of_a_row_stay_in_one_fold():
+    X, y = planted(1, 100)
+    index = np.repeat(np.arange(100), 10)
+    once, copied = (MDNRegressor("auto", **FAST).fit(X[i], y[i]).selection_.table["nll"] for i in (slice(None), index))
+    assert copied.iloc[-1] > once.iloc[-1] - 0.2  # were they in several, the NLL would fall without end
+
+
 @pytest.mark.statistical
 @pytest.mark.parametrize("n_components", [1, 2, 3, 5])
 def test_planted_components_are_recovered_in_nine_of_ten_seeds(n_components):

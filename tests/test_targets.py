@@ -169,6 +169,16 @@ def test_what_repeats_beyond_a_continuous_law_is_an_atom(values, expected):
     assert find_atoms(as_target(values), np.ones(len(values))) == expected
 
 
+def test_few_values_are_all_atoms_where_atoms_are_sought():
+    y = (X[:, 0] + RNG.normal(size=N) > 0).astype(float)
+    model = small(atoms="auto", max_epochs=30).fit(X, y)
+    assert model.atoms_.tolist() == [0.0, 1.0]
+    p = model.predict_dist(X).log_prob(torch.tensor(y)).exp()
+    assert (p <= 1).all()
+    assert p.mean() > 0.55
+    assert len(small(atoms="auto").fit(X, RNG.poisson(3, N).astype(float)).atoms_) >= 6
+
+
 def test_atoms_of_a_vector_target_are_refused():
     with pytest.raises(MixturaError) as caught:
         small(atoms=[0.0]).fit(X, np.stack([TARGETS["normal"], TARGETS["gamma"]], 1))

@@ -167,7 +167,8 @@ class MDNChain(BaseEstimator):
             if place:
                 before = self.order_[:place]
                 features = _beside(rows, drawn[:, before], [self._names[i] for i in before])
-                drawn[:, d] = link.predict_dist(features).sample((), generator)
+                x = link._encoded(features, warns=False)  # that a draw is far from the others is no news to the caller
+                drawn[:, d] = link._predict(x).sample((), generator)
         return drawn.reshape(n_rows, n_samples, -1)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -87,7 +87,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         and the student_t are there as ``"diag"`` alone.
     atoms
         Values of a scalar target with a probability of their own, such as rain of exactly 0; ``"auto"`` takes those
-        that repeat beyond what a continuous law allows, and says so in the report.
+        that repeat beyond what a continuous law allows, or all where they are few, and says so in the report.
     hidden_layer_sizes
         Widths of the network's hidden layers; as of the other parameters that may be None, the preset says which.
     scale_floor
@@ -107,7 +107,8 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
     patience
         Epochs without a better held-out NLL before training ends.
     validation_fraction
-        Share of rows held out to decide when to end (none below 20 rows, or with `eval_set`).
+        Share of rows held out to decide when to end (none below 20 rows, or with `eval_set`); copies of a row, equal in
+        all values, are held out together.
     n_restarts
         Networks that are trained at once from different starts; all are kept, or the one with the best held-out NLL.
     pool_restarts
@@ -416,6 +417,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
             task.rows,
             task.learn,
             task.judge,
+            task.group,
             candidates,
             criterion,
             make,
@@ -498,11 +500,9 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
 
     # Answers --------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def predict_dist(self, X: Any) -> Mixture:
         """The predicted density of each row, in the user's units: a float64 `Mixture` with batch_shape (n,)."""
-        x = self._encoded(X)
-        return self._answer(x, [_in_blocks(network, x) for network in self.networks_])
+        return self._predict(self._encoded(X))
 
     @torch.no_grad()
     def uncertainty(self, X: Any) -> Decomposition:
@@ -534,7 +534,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         >>> import numpy as np
         >>> X = np.linspace(0, 1, 100)[:, None]
         >>> model = MDNRegressor(1, preset="fast", hidden_layer_sizes=(8,), max_epochs=5, random_state=0)
-        >>> parts = model.fit(X, X[:, 0]).uncertainty([[0.5], [9.0]])
+        >>> parts = model.fit(X, X[:, 0]).uncertainty([[0.5], [2.0]])
         >>> parts.epistemic[0].item() < parts.epistemic[1].item()
         True
         """
@@ -546,9 +546,13 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
             raise MixturaError("E-single-member", "a model that is one network", "a pool, whose members differ", fix)
         return decompose([self._answer(x, [member]) for member in members])
 
-    def _encoded(self, X: Any) -> Tensor:
+    def _encoded(self, X: Any, warns: bool = True) -> Tensor:
         check_fitted(self)
-        return torch.as_tensor(self.encoder_.transform(self._check_features(X, reset=False)))
+        return torch.as_tensor(self.encoder_.transform(self._check_features(X, reset=False), warns))
+
+    @torch.no_grad()
+    def _predict(self, x: Tensor) -> Mixture:
+        return self._answer(x, [_in_blocks(network, x) for network in self.networks_])
 
     def _answer(self, x: Tensor, predicted: list[Mixture]) -> Mixture:
         """The pool of what networks, or their members, predict for the standardised target, and of the background."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -67,3 +68,16 @@ class Rows:
         if self.upper is None:
             return nll(mixture, self.y, reduction="none")
         return censored_nll(mixture, self.y, self.upper, reduction="none")
+
+
+def groups_of(rows: Tensor, group: Tensor) -> Tensor:
+    """Which groups some rows belong to, each once, in the order of these; `group` says which each row belongs to."""
+    return torch.as_tensor(pd.unique(group[rows].numpy()))
+
+
+def rows_of(groups: Tensor, group: Tensor) -> Tensor:
+    """Indices of the rows of some groups, in the order of these."""
+    place = torch.full((int(group.max()) + 1,), -1)
+    place[groups] = torch.arange(len(groups))
+    rows = (place[group] >= 0).nonzero().flatten()
+    return rows[place[group[rows]].argsort(stable=True)]

@@ -18,7 +18,7 @@ from .mixture import Mixture
 from .modes import LEAST_MASS_OF_A_MODE
 from .nets import MDN
 from .revival import prune
-from .rows import Rows
+from .rows import Rows, groups_of, rows_of
 
 Criterion = Literal["cv", "bic", "heldout", "prune"]
 _N_FOLDS, _SHARE_TO_STOP = 5, 0.125
@@ -58,6 +58,7 @@ def select(
     rows: Rows,
     learn: Tensor,
     judge: Tensor | None,
+    group: Tensor,
     candidates: Sequence[int],
     criterion: Criterion,
     make: Callable[[Tensor, Tensor, int], Learner],
@@ -74,16 +75,20 @@ def select(
         Which the indices are of.
     learn, judge
         To learn from, and to judge by; cross-validation takes both together, and does without the latter.
+    group
+        Of each row, which it belongs to of those that stay together.
     make
         From rows to learn from, rows to stop by and a number of components to a network with its start.
     """
     if criterion == "cv":
         every = learn if judge is None else torch.cat([learn, judge])
-        if len(every) < _FEWEST_ROWS:
-            raise _too_few(f"{len(every)} rows", f"at least {_FEWEST_ROWS}")
-        split = KFold(_N_FOLDS, shuffle=True, random_state=random).split(every)
-        folds = [(every[fit], every[test]) for fit, test in split]
-        parts = [(train_test_split(fit, test_size=_SHARE_TO_STOP, random_state=random), test) for fit, test in folds]
+        groups = groups_of(every, group)
+        if len(groups) < _FEWEST_ROWS:
+            raise _too_few(f"{len(groups)} rows", f"at least {_FEWEST_ROWS} that differ")
+        parts = []
+        for fit, test in KFold(_N_FOLDS, shuffle=True, random_state=random).split(groups):
+            cut = train_test_split(groups[fit], test_size=_SHARE_TO_STOP, random_state=random)
+            parts.append(([rows_of(part, group) for part in cut], rows_of(groups[test], group)))
     elif judge is None or len(judge) < _FEWEST_JUDGES:
         raise _too_few(f"{0 if judge is None else len(judge)} rows held out", f"at least {_FEWEST_JUDGES}")
     else:

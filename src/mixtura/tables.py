@@ -21,7 +21,7 @@ from .errors import MixturaError, MixturaWarning, warn
 
 _MAX_LEVELS = 100
 """Levels of a category that get a column of their own; rarer ones share the all-zero code with unseen ones."""
-_HEAVY_TAILED, _MOST_QUANTILES = 5.0, 1_000
+_HEAVY_TAILED, _MOST_QUANTILES, _ROUNDING = 5.0, 1_000, 1e-9
 _MISSING = "<missing>"
 _WHOLE = re.compile(r"-?\d+\.0+$")
 _DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{4})([ T]\d{1,2}:\d{2}.*)?$")
@@ -44,8 +44,9 @@ class Column:
 class TableEncoder:
     """From columns to standardised numbers, all through scikit-learn's own preprocessing.
 
-    Numbers are imputed (median, with an indicator where values were missing) and standardised. Categories are one-hot,
-    with a level for missing ones; booleans are numbers.
+    Numbers are imputed (median, with an indicator where values were missing) and standardised; one that is farther from
+    the range of `fit` than this is wide is taken as that far, since nothing is known of what lies there, and so is one
+    of a column that was constant. Categories are one-hot, with a level for missing ones; booleans are numbers.
 
     Parameters
     ----------
@@ -121,19 +122,23 @@ class TableEncoder:
             self.one_hot_ = OneHotEncoder(categories=coded, handle_unknown="ignore", sparse_output=False)
             self.one_hot_.fit(np.array([[some[0] for some in levels]], dtype=object))
 
-    def transform(self, table: pd.DataFrame | NDArray[np.float64]) -> NDArray[np.float64]:
+    def transform(self, table: pd.DataFrame | NDArray[np.float64], warns: bool = True) -> NDArray[np.float64]:
         """The table as standardised numbers, (n, n_encoded): imputed numbers, indicators, one-hot levels.
 
         Warns
         -----
         MixturaWarning
             ``W-category-unseen`` for levels that were not there in `fit`; they are coded as unknown.
+            ``W-feature-missing`` for missing numbers in columns that had none. ``W-feature-far`` for numbers that are
+            taken as nearer to the range of `fit`.
         """
-        numbers, labels = self._split(table)
-        self._warn_unseen(labels)
-        parts = []
+        (numbers, labels), parts = self._split(table), []
+        if warns:
+            self._warn_unseen(labels)
+            self._warn_missing(numbers)
+            self._warn_far(numbers)
         if self.imputer_ is not None:
-            parts.append(self.scaler_.transform(self._ranked(self.imputer_.transform(numbers))))
+            parts.append(self.scaler_.transform(self._ranked(self.imputer_.transform(self._nearer(numbers)))))
         if self.one_hot_ is not None:
             parts.append(np.asarray(self.one_hot_.transform(labels)))
         return np.hstack(parts)
@@ -158,6 +163,12 @@ class TableEncoder:
         """Number of columns that `transform` makes."""
         n_numbers = 0 if self.imputer_ is None else self.scaler_.n_features_in_
         return n_numbers + sum(len(column.levels or ()) for column in self.columns_)
+
+    @property
+    def told(self) -> list[str]:
+        """Events for a report."""
+        rare = [column.name or "" for column in self.columns_ if column.has_rare_levels]
+        return [f"levels beyond the {_MAX_LEVELS} most frequent, as unknown ones, in {_quote(rare)}"] if rare else []
 
     def _split(self, table: pd.DataFrame | NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Numbers (n, p1) as float64 with NaN where missing, and labels (n, p2) as text."""
@@ -192,6 +203,39 @@ class TableEncoder:
                         "correct them or fit again; these rows are predicted as of an unknown level",
                     )
                 )
+
+    def _warn_missing(self, numbers: NDArray[np.float64]) -> None:
+        is_new = self._is_newly_missing(numbers)
+        if is_new.any():
+            fix = "fill them in, or fit again with rows that lack them; these are predicted as at the median"
+            got, expected = f"missing values in {self._cells(is_new)}, where no row of fit lacked one", "numbers"
+            warn(MixturaWarning("W-feature-missing", got, expected, fix))
+
+    def _is_newly_missing(self, numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which numbers are missing in a column that had all of them in `fit`."""
+        is_missing, indicator = np.isnan(numbers), None if self.imputer_ is None else self.imputer_.indicator_
+        if indicator is not None:
+            is_missing[:, indicator.features_] = False
+        return is_missing
+
+    def _warn_far(self, numbers: NDArray[np.float64]) -> None:
+        is_far = ~np.isclose(self._nearer(numbers), numbers, rtol=_ROUNDING, atol=0, equal_nan=True)
+        if is_far.any():
+            fix = "correct them, or fit again with such rows; these are predicted as at that distance"
+            got = f"numbers in {self._cells(is_far)}, farther from the range of fit than this is wide"
+            warn(MixturaWarning("W-feature-far", got, "numbers as in fit", fix))
+
+    def _nearer(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Numbers no farther from the range of `fit` than this is wide."""
+        low, high = self.range_
+        with np.errstate(over="ignore"):
+            width = high - low
+            return numbers.clip(low - width, high + width)
+
+    def _cells(self, some: NDArray[np.bool_]) -> str:
+        """The numeric columns that have some, and how many rows do."""
+        names = [self._name(int(j)) for j in np.flatnonzero(some.any(axis=0))]
+        return f"column{'s' * (len(names) > 1)} {_quote(names)} ({some.any(axis=1).sum()} rows)"
 
     @property
     def _categories(self) -> list[Column]:
@@ -228,10 +272,7 @@ class TableEncoder:
         """
         numbers, (_, labels) = self.numbers(table), self._split(table)
         names, unseen = [column.name for column in self._categories], self._unseen(labels)
-        is_missing = numbers.isna()
-        indicator = None if self.imputer_ is None else self.imputer_.indicator_
-        if indicator is not None:
-            is_missing.iloc[:, indicator.features_] = False
+        is_missing = pd.DataFrame(self._is_newly_missing(numbers.to_numpy()), columns=numbers.columns)
         gone = pd.DataFrame(unseen & (labels == _MISSING), columns=names)
         return {
             "beyond": (numbers < self.range_[0]) | (numbers > self.range_[1]),

@@ -124,11 +124,16 @@ def _as_intervals(y: Any) -> Target:
     return Target(lower, None if is_known else upper, None if name is None else [str(name)], ())
 
 
-def find_atoms(target: Target, sample_weight: NDArray[np.float64]) -> list[float]:
+def find_atoms(target: Target, sample_weight: NDArray[np.float64], of_few: bool = False) -> list[float]:
     """Values that repeat beyond what a continuous law allows, ascending.
 
     A value is one if it has at least 10 rows and 0.5% of the weight, and more than 5 times the weight of the median of
     its 20 neighbours among the values that occur: in a target that is rounded all over, none stands out as a rule.
+
+    Parameters
+    ----------
+    of_few
+        Whether neighbours do not matter where no more than 20 values occur at all, as of a grade.
     """
     known = slice(None) if target.upper is None else target.values == target.upper
     values, place, counts = np.unique(target.values[known], return_inverse=True, return_counts=True)
@@ -138,7 +143,7 @@ def find_atoms(target: Target, sample_weight: NDArray[np.float64]) -> list[float
         if counts[i] < _FEWEST_OF_AN_ATOM or weights[i] < _LEAST_SHARE_OF_AN_ATOM * sample_weight.sum():
             continue
         near = np.r_[weights[max(0, i - _NEIGHBOURS) : i], weights[i + 1 : i + 1 + _NEIGHBOURS]]
-        if not len(near) or weights[i] > _TIMES_ITS_NEIGHBOURS * np.median(near):
+        if (of_few and len(values) <= _MOST_ATOMS) or weights[i] > _TIMES_ITS_NEIGHBOURS * np.median(near):
             found.append(float(values[i]))
     return sorted(found[:_MOST_ATOMS])
 
@@ -307,9 +312,12 @@ def fit_target_scaler(
         if spread[i] <= 4 * np.finfo(np.float64).eps * largest[i]:
             got, fix = f"target {name!r} with a single value", "drop it: a constant needs no model"
             raise MixturaError("E-target-constant", got, "values that differ", fix)
-        if not np.isfinite(np.asarray(scaler.scale_)[i]) or np.asarray(scaler.var_)[i] == 0:
-            got, fix = f"target {name!r} with a spread of {spread[i]:.1e}", "multiply it by a power of ten"
-            raise MixturaError("E-target-scale", got, "a spread between 1e-150 and 1e150", fix)
+        scale = np.asarray(scaler.scale_)[i]
+        if not np.isfinite(scale) or scale != np.sqrt(np.asarray(scaler.var_)[i]):  # sklearn takes 1 where it has none
+            got = f"target {name!r} with a spread of {spread[i]:.1e} about {columns[:, i].mean():.3g}"
+            fix = "subtract its mean, while its digits are still there, or multiply it by a power of ten"
+            expected = "a spread between 1e-150 and 1e150, of more than the last digits of its values"
+            raise MixturaError("E-target-scale", got, expected, fix)
     for i, part in enumerate(scalar_families(family, columns.shape[1])):
         if part.closed_under != "affine":
             np.asarray(scaler.mean_)[i] = 0.0

@@ -22,7 +22,7 @@ from .families import AnyFamily, ScalarFamily, get_family
 from .learner import Learner
 from .nets import MDN, MLP, BatchEnsemble, MixtureHead
 from .presets import Preset
-from .rows import Rows
+from .rows import Rows, groups_of, rows_of
 from .tables import TableEncoder
 from .targets import (
     Target,
@@ -88,7 +88,7 @@ class Frame:
             got, fix = f"atoms={atoms!r} with a vector target", "fit each coordinate, or leave them out"
             raise MixturaError("E-parameter", got, "atoms of a scalar target", fix)
         if isinstance(atoms, str):
-            values = np.array(find_atoms(target, weight))
+            values = np.array(find_atoms(target, weight, of_few=True))
         elif atoms is not None:
             values = np.unique(np.asarray(atoms, dtype=np.float64))
         check_support(law, target, values)
@@ -154,6 +154,8 @@ class Task:
     learn: Tensor
     """Indices of rows, as is judge."""
     judge: Tensor | None
+    group: Tensor
+    """Of each row, which it belongs to of those that are held out together, as are copies of one row; shape (n,)."""
     floor: Tensor
     """Smallest scale of each coordinate."""
     places: Tensor
@@ -184,15 +186,21 @@ class Task:
             told += why
         floor = torch.as_tensor(floors / scale, dtype=torch.float32)
         rows, learn, judge = frame.rows(sample), torch.arange(n), None
+        group = _copies(frame.encoder.numbers(sample.X), rows)
+        n_groups = int(group.max()) + 1
+        told += frame.encoder.told
         if eval_sample is not None:
             rows = rows.followed_by(frame.rows(eval_sample))
             judge = torch.arange(n, len(rows))
-        elif validation_fraction > 0 and n >= _FEWEST_ROWS_TO_HOLD_OUT:
-            n_held_out = min(max(1, round(float(validation_fraction) * n)), n - 2)
-            parts = train_test_split(np.arange(n), test_size=n_held_out, random_state=random)
-            learn, judge = (torch.as_tensor(part) for part in parts)
+            group = torch.cat([group, n_groups + torch.arange(len(judge))])
+        elif validation_fraction > 0 and n_groups >= _FEWEST_ROWS_TO_HOLD_OUT:
+            n_held_out = min(max(1, round(float(validation_fraction) * n_groups)), n_groups - 2)
+            parts = train_test_split(np.arange(n_groups), test_size=n_held_out, random_state=random)
+            learn, judge = (rows_of(torch.as_tensor(part), group) for part in parts)
+            if n_groups < n:
+                told.append(f"{n - n_groups} rows repeat others in all values: copies are held out together")
         many = [j for j, values in enumerate(rows.x[learn].T) if len(values.unique()) > 2]
-        return cls(frame, rows, learn, judge, floor, torch.tensor(many, dtype=torch.long), told, seed, random)
+        return cls(frame, rows, learn, judge, group, floor, torch.tensor(many, dtype=torch.long), told, seed, random)
 
     def learner(self, recipe: Preset, k: int, seed: int, learn: Tensor, judge: Tensor | None) -> Learner:
         """A network with k components and a start near the marginal density of its rows."""
@@ -208,7 +216,9 @@ class Task:
         for _ in range(recipe.n_restarts - 1):
             seed, learn, judge = int(self.random.randint(2**31 - 1)), self.learn, self.judge
             if recipe.pool_restarts and judge is not None and others_judge:
-                judge, learn = torch.cat([judge, learn]).roll(-len(made) * len(judge)).tensor_split([len(judge)])
+                groups, n_judge = groups_of(torch.cat([judge, learn]), self.group), len(groups_of(judge, self.group))
+                parts = groups.roll(-len(made) * n_judge).tensor_split([n_judge])
+                judge, learn = (rows_of(part, self.group) for part in parts)
             made.append(self.learner(recipe, k, seed, learn, judge))
         return made
 
@@ -277,6 +287,22 @@ class Task:
                 catches_interrupt=catches_interrupt,
                 on_epoch=None if hidden else show,
             )
+
+
+def _copies(numbers: pd.DataFrame, rows: Rows) -> Tensor:
+    """Of each row, a number that it shares with its copies: rows equal in all values.
+
+    Where neither the numbers among the features nor the target tell most of the different rows apart, equal rows are
+    no copies, but what few categories and whole numbers lead to; each has a number of its own.
+    """
+
+    def codes(values: pd.DataFrame) -> NDArray[np.int64]:
+        return pd.factorize(pd.util.hash_pandas_object(values, index=False))[0]
+
+    y = torch.cat([part.reshape(len(rows), -1) for part in (rows.y, rows.upper) if part is not None], 1)
+    group, *tellers = map(codes, (pd.DataFrame(torch.cat([rows.x, y], 1).numpy()), numbers, pd.DataFrame(y.numpy())))
+    are_copies = any(2 * part.max() > group.max() for part in tellers)
+    return torch.as_tensor(group) if are_copies else torch.arange(len(rows))
 
 
 def _shares(values: Sequence[float] | NDArray[np.float64], sample: Sample) -> str:
