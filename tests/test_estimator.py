@@ -425,6 +425,30 @@ def test_a_feature_that_was_constant_says_nothing_when_it_changes(spread, loss):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict(X * (1 + 1e-15))  # rounding is no change
+        model.predict(np.float32(X[:300]))
+
+
+def test_a_feature_that_was_constant_stays_so_in_partial_fit():
+    rng = np.random.default_rng(0)
+    X = np.c_[rng.normal(size=200), np.ones(200)]
+    y = X[:, 0] + 0.5 * rng.normal(size=200)
+    model = quick(max_epochs=40).fit(X, y)
+    changed = X + np.array([0.0, 1e3])
+    with pytest.warns(MixturaWarning, match="W-feature-far"):
+        model.partial_fit(changed, y)
+    with pytest.warns(MixturaWarning, match="W-feature-far"):
+        means = model.predict(changed)
+    assert np.array_equal(means, model.predict(X))
+
+
+def test_many_rows_with_an_offset_keep_their_scale():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 1))
+    y = 1.7e9 + 0.01 * (X[:, 0] + rng.normal(size=20_000))  # scikit-learn would call this constant
+    model = quick(max_epochs=3).fit(1.7e9 + 0.01 * X, y)
+    assert np.asarray(model.y_scaler_.scale_)[0] == pytest.approx(0.01 * 2**0.5, rel=0.05)
+    assert np.asarray(model.encoder_.scaler_.scale_)[0] == pytest.approx(0.01, rel=0.05)
+    assert model.predict(1.7e9 + 0.01 * X, return_std=True)[1].mean() < 0.013
 
 
 def test_scorer_takes_weights(fitted):

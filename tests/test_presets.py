@@ -101,7 +101,7 @@ def test_networks_that_are_pooled_hold_out_each_row_at_most_once(held_out):
 def test_copies_of_a_row_are_held_out_together(held_out):
     index = np.random.default_rng(0).permutation(np.repeat(np.arange(64), 5))
     model = MDNRegressor(2, preset="best", **SMALL).fit(X[index], Y[index])
-    assert "256 rows repeat others in all values: copies are held out together" in model.fit_report_.events
+    assert "256 rows repeat others in all values: copies stay on one side of each split" in model.fit_report_.events
     assert len(held_out) == 8
     for judge in held_out:
         own, counts = np.unique(index[judge], return_counts=True)
@@ -113,9 +113,25 @@ def test_copies_of_a_row_are_held_out_together(held_out):
 def test_rows_of_few_values_are_no_copies(held_out):
     rng = np.random.default_rng(0)
     table, y = pd.DataFrame({"a": rng.integers(0, 4, 200), "b": rng.choice(["u", "v"], 200)}), rng.poisson(2, 200)
-    model = MDNRegressor(2, preset="fast", family="poisson", **SMALL).fit(table, y)
-    assert [len(judge) for judge in held_out] == [25]
-    assert not any("repeat" in event for event in model.fit_report_.events)
+    dose = rng.integers(0, 3, (200, 1))  # a target that tells more than half of the different rows apart
+    dry = np.where(rng.uniform(size=(200, 1)) < 0.4, 0.0, X)
+    for features, target in (
+        (table, y),
+        (dose, 4 * dose[:, 0] + rng.binomial(11, 0.5, 200)),
+        (dry, Y * (dry[:, 0] > 0)),
+    ):
+        fits = MDNRegressor(2, preset="fast", family="normal", atoms="auto", **SMALL).fit(features, target)
+        assert not any("repeat" in event for event in fits.fit_report_.events)
+    assert [len(judge) for judge in held_out] == [25, 25, 25]
+
+
+def test_copies_count_once(monkeypatch):
+    """Ten rows, each of them ten times over, are no hundred."""
+    seen, recipe = [], MDNRegressor._recipe
+    monkeypatch.setattr(MDNRegressor, "_recipe", lambda self, n, *more: seen.append(n) or recipe(self, n, *more))
+    index = np.repeat(np.arange(11), 9)
+    MDNRegressor(2, preset="fast", **SMALL, family="normal").fit(X[index], Y[index])
+    assert seen[-1] == 11
 
 
 # What is decided on held-out rows -------------------------------------------------------------------------------

@@ -288,7 +288,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
                     outputs = network.head.linear(network.backbone(task.rows.x[task.learn])).flatten(0, -2)
                     network.head.set_units(network.head.split(outputs.median(0).values)[1])
                 learners.append(Learner(network, task.learn, task.judge, generator))
-            return self._finish(task, learners, self._recipe(len(task.learn)))
+            return self._finish(task, learners, self._recipe(task.n_different(task.learn)))
 
     @contextmanager
     def _whole_or_not_at_all(self) -> Iterator[None]:
@@ -315,7 +315,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
         checkpoint = None if checkpoint_dir is None else Checkpoint(checkpoint_dir, resume)
         task = self._decide(X, y, sample_weight, eval_set)
         self._choose(task, {} if checkpoint is None else checkpoint.about)
-        recipe = self._recipe(len(task.learn))
+        recipe = self._recipe(task.n_different(task.learn))
         learners = task.learners(recipe, self.n_components_, others_judge=eval_set is None)
         self.background_ = task.background(recipe) if recipe.has_background else None
         if checkpoint is not None:
@@ -408,7 +408,7 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
             got = f"weight_floor={self.weight_floor} with {max(candidates)} components"
             raise MixturaError("E-head-parameter", got, "room above the floor", "lower weight_floor, or the candidates")
 
-        recipe = self._recipe(len(task.learn), "plain")
+        recipe = self._recipe(task.n_different(task.learn), "plain")
 
         def make(fit: Tensor, stop: Tensor, k: int) -> Learner:
             return task.learner(recipe, k, task.seed, fit, stop)

@@ -39,8 +39,11 @@ def usage(network: MDN, rows: Rows) -> Float[Tensor, "k"]:
 
 
 def is_dead(usage: Float[Tensor, "k"]) -> Bool[Tensor, "k"]:
-    """Which components answer for next to nothing: as good as without gradient, they do not come back by themselves."""
-    return len(usage) * usage < _DEAD_SHARE
+    """Which components answer for next to nothing: as good as without gradient, they do not come back by themselves.
+
+    None is where all rows are at atoms.
+    """
+    return (len(usage) * usage < _DEAD_SHARE) & bool(usage.sum() > 0)
 
 
 @torch.no_grad()

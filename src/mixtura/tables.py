@@ -21,7 +21,10 @@ from .errors import MixturaError, MixturaWarning, warn
 
 _MAX_LEVELS = 100
 """Levels of a category that get a column of their own; rarer ones share the all-zero code with unseen ones."""
-_HEAVY_TAILED, _MOST_QUANTILES, _ROUNDING = 5.0, 1_000, 1e-9
+_HEAVY_TAILED, _MOST_QUANTILES = 5.0, 1_000
+_ROUNDING, _ROUNDING_AT_ZERO = 1e-6, 1e-12
+"""Relative, and absolute: what is so near is no other number."""
+_FEWEST_STEPS = 100
 _MISSING = "<missing>"
 _WHOLE = re.compile(r"-?\d+\.0+$")
 _DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{4})([ T]\d{1,2}:\d{2}.*)?$")
@@ -104,7 +107,7 @@ class TableEncoder:
             with np.errstate(all="ignore"):
                 imputed = self.imputer_.transform(numbers)
                 self._set_ranker(np.flatnonzero(_are_heavy_tailed(imputed[:, : numbers.shape[1]])), imputed)
-                self.scaler_ = StandardScaler().fit(self._ranked(imputed), sample_weight=sample_weight)
+                self.scaler_ = fit_scaler(self._ranked(imputed), sample_weight)
             bad = ~np.isfinite(np.asarray(self.scaler_.scale_)[: numbers.shape[1]])
             if bad.any():
                 got = f"values so large in {self._name(int(bad.argmax()))!r} that their variance is no number"
@@ -219,7 +222,7 @@ class TableEncoder:
         return is_missing
 
     def _warn_far(self, numbers: NDArray[np.float64]) -> None:
-        is_far = ~np.isclose(self._nearer(numbers), numbers, rtol=_ROUNDING, atol=0, equal_nan=True)
+        is_far = ~np.isclose(self._nearer(numbers), numbers, rtol=_ROUNDING, atol=_ROUNDING_AT_ZERO, equal_nan=True)
         if is_far.any():
             fix = "correct them, or fit again with such rows; these are predicted as at that distance"
             got = f"numbers in {self._cells(is_far)}, farther from the range of fit than this is wide"
@@ -255,10 +258,11 @@ class TableEncoder:
         return pd.DataFrame(numbers, columns=[self._name(i) for i in range(numbers.shape[1])])
 
     def widened(self, table: pd.DataFrame | NDArray[np.float64]) -> "TableEncoder":
-        """A copy whose `range_` holds the numbers of this table, too."""
+        """A copy whose `range_` holds the numbers of this table, too; but for constant columns: they have no scale."""
         wider, (numbers, _) = copy.copy(self), self._split(table)
         seen = np.vstack([self.range_, numbers])
-        wider.range_ = np.stack([np.nanmin(seen, 0), np.nanmax(seen, 0)])
+        is_constant = self.range_[0] == self.range_[1]
+        wider.range_ = np.where(is_constant, self.range_, np.stack([np.nanmin(seen, 0), np.nanmax(seen, 0)]))
         return wider
 
     def unknown(self, table: pd.DataFrame | NDArray[np.float64]) -> dict[str, pd.DataFrame]:
@@ -346,6 +350,19 @@ class TableEncoder:
         if two_rows.shape[1] != n_numbers or (n_numbers and arrays["loc"].shape != (self.scaler_.n_features_in_,)):
             raise ValueError("the arrays do not fit the columns")
         return self
+
+
+def fit_scaler(columns: NDArray[np.float64], sample_weight: NDArray[np.float64]) -> StandardScaler:
+    """Weighted means and standard deviations; 1 for a column that spreads over less than 100 steps of its last digit.
+
+    scikit-learn's own bound for that grows with the number of rows.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is the caller's to tell
+        scaler = StandardScaler().fit(columns, sample_weight=sample_weight)
+        std = np.sqrt(np.asarray(scaler.var_))
+        is_constant = std <= _FEWEST_STEPS * np.finfo(np.float64).eps * np.abs(columns).max(axis=0)
+    scaler.scale_ = np.where(is_constant, 1.0, std)
+    return scaler
 
 
 def as_labels(values: pd.Series) -> NDArray[Any]:

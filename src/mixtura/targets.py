@@ -17,7 +17,7 @@ from torch import Tensor
 from .errors import MixturaError, coded
 from .families import AnyFamily, LogNormalFamily, ProductFamily, ScalarFamily
 from .rows import Rows, middle_of
-from .tables import has_date_dtype, is_date
+from .tables import fit_scaler, has_date_dtype, is_date
 
 _FEWEST_OF_AN_ATOM, _LEAST_SHARE_OF_AN_ATOM, _MOST_ATOMS = 10, 0.005, 20
 _USUAL_FLOOR, _LARGEST_FLOOR, _OFF_THE_GRID = 1e-3, 0.3, 1e-3
@@ -133,17 +133,19 @@ def find_atoms(target: Target, sample_weight: NDArray[np.float64], of_few: bool 
     Parameters
     ----------
     of_few
-        Whether neighbours do not matter where no more than 20 values occur at all, as of a grade.
+        Whether all values are where no more than 20 occur, such as grades, each by ten rows in the mean.
     """
     known = slice(None) if target.upper is None else target.values == target.upper
     values, place, counts = np.unique(target.values[known], return_inverse=True, return_counts=True)
     weights = np.bincount(place, sample_weight[known], minlength=len(values))
+    if of_few and len(values) <= _MOST_ATOMS and counts.sum() >= _FEWEST_OF_AN_ATOM * len(values):
+        return values.tolist()
     found = []
     for i in np.argsort(-weights):
         if counts[i] < _FEWEST_OF_AN_ATOM or weights[i] < _LEAST_SHARE_OF_AN_ATOM * sample_weight.sum():
             continue
         near = np.r_[weights[max(0, i - _NEIGHBOURS) : i], weights[i + 1 : i + 1 + _NEIGHBOURS]]
-        if (of_few and len(values) <= _MOST_ATOMS) or weights[i] > _TIMES_ITS_NEIGHBOURS * np.median(near):
+        if not len(near) or weights[i] > _TIMES_ITS_NEIGHBOURS * np.median(near):
             found.append(float(values[i]))
     return sorted(found[:_MOST_ATOMS])
 
@@ -305,15 +307,14 @@ def fit_target_scaler(
         underflows.
     """
     columns = target.reshape(len(target), -1)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
-        scaler = StandardScaler().fit(columns, sample_weight=sample_weight)
+    scaler = fit_scaler(columns, sample_weight)
     largest, spread = np.abs(columns).max(axis=0), np.ptp(columns, axis=0)
     for i, name in enumerate(names or map(str, range(columns.shape[1]))):
         if spread[i] <= 4 * np.finfo(np.float64).eps * largest[i]:
             got, fix = f"target {name!r} with a single value", "drop it: a constant needs no model"
             raise MixturaError("E-target-constant", got, "values that differ", fix)
-        scale = np.asarray(scaler.scale_)[i]
-        if not np.isfinite(scale) or scale != np.sqrt(np.asarray(scaler.var_)[i]):  # sklearn takes 1 where it has none
+        std = np.sqrt(np.asarray(scaler.var_)[i])
+        if not np.isfinite(std) or std != np.asarray(scaler.scale_)[i]:
             got = f"target {name!r} with a spread of {spread[i]:.1e} about {columns[:, i].mean():.3g}"
             fix = "subtract its mean, while its digits are still there, or multiply it by a power of ten"
             expected = "a spread between 1e-150 and 1e150, of more than the last digits of its values"

@@ -37,6 +37,7 @@ from .targets import (
 from .training import starting_mixture, train
 
 _FEWEST_ROWS_TO_HOLD_OUT, _MOST_ROWS_TO_DOUBT = 20, 20_000
+_LEAST_TOLD_APART, _LARGEST_GROUP = 0.9, 0.1
 Family = str | AnyFamily | Sequence[str | AnyFamily]
 
 
@@ -189,6 +190,8 @@ class Task:
         group = _copies(frame.encoder.numbers(sample.X), rows)
         n_groups = int(group.max()) + 1
         told += frame.encoder.told
+        if n_groups < n:
+            told.append(f"{n - n_groups} rows repeat others in all values: copies stay on one side of each split")
         if eval_sample is not None:
             rows = rows.followed_by(frame.rows(eval_sample))
             judge = torch.arange(n, len(rows))
@@ -197,10 +200,12 @@ class Task:
             n_held_out = min(max(1, round(float(validation_fraction) * n_groups)), n_groups - 2)
             parts = train_test_split(np.arange(n_groups), test_size=n_held_out, random_state=random)
             learn, judge = (rows_of(torch.as_tensor(part), group) for part in parts)
-            if n_groups < n:
-                told.append(f"{n - n_groups} rows repeat others in all values: copies are held out together")
         many = [j for j, values in enumerate(rows.x[learn].T) if len(values.unique()) > 2]
         return cls(frame, rows, learn, judge, group, floor, torch.tensor(many, dtype=torch.long), told, seed, random)
+
+    def n_different(self, rows: Tensor) -> int:
+        """How many of some rows there are without their copies."""
+        return len(groups_of(rows, self.group))
 
     def learner(self, recipe: Preset, k: int, seed: int, learn: Tensor, judge: Tensor | None) -> Learner:
         """A network with k components and a start near the marginal density of its rows."""
@@ -259,7 +264,7 @@ class Task:
             and self.rows.upper is None
             and not len(self.frame.atoms)
         )
-        noise = recipe.noise_for(n_learn)
+        noise = recipe.noise_for(self.n_different(learners[0].learn))
         max_epochs, patience, n_annealed = recipe.epochs(math.ceil(n_learn / recipe.batch_size))
         console = Console(stderr=True)
         hidden = not (recipe.verbose and (console.is_terminal or console.is_jupyter))
@@ -292,17 +297,23 @@ class Task:
 def _copies(numbers: pd.DataFrame, rows: Rows) -> Tensor:
     """Of each row, a number that it shares with its copies: rows equal in all values.
 
-    Where neither the numbers among the features nor the target tell most of the different rows apart, equal rows are
-    no copies, but what few categories and whole numbers lead to; each has a number of its own.
+    They are where the numbers among the features, or the target, tell nine in ten of the different rows apart.
+    Elsewhere equal rows are what categories and whole numbers lead to; and so are more than a tenth of all rows that
+    are equal, such as dry days. Each of those has a number of its own.
     """
 
     def codes(values: pd.DataFrame) -> NDArray[np.int64]:
         return pd.factorize(pd.util.hash_pandas_object(values, index=False))[0]
 
-    y = torch.cat([part.reshape(len(rows), -1) for part in (rows.y, rows.upper) if part is not None], 1)
+    n = len(rows)
+    y = torch.cat([part.reshape(n, -1) for part in (rows.y, rows.upper) if part is not None], 1)
     group, *tellers = map(codes, (pd.DataFrame(torch.cat([rows.x, y], 1).numpy()), numbers, pd.DataFrame(y.numpy())))
-    are_copies = any(2 * part.max() > group.max() for part in tellers)
-    return torch.as_tensor(group) if are_copies else torch.arange(len(rows))
+    n_groups = group.max() + 1
+    if all(part.max() + 1 < _LEAST_TOLD_APART * n_groups for part in tellers):
+        return torch.arange(n)
+    is_frequent = np.bincount(group)[group] > _LARGEST_GROUP * n
+    group[is_frequent] = n_groups + np.arange(is_frequent.sum())
+    return torch.as_tensor(pd.factorize(group)[0])
 
 
 def _shares(values: Sequence[float] | NDArray[np.float64], sample: Sample) -> str:
