@@ -107,8 +107,8 @@ class MDNRegressor(Answers, RegressorMixin, BaseEstimator):
     patience
         Epochs without a better held-out NLL before training ends.
     validation_fraction
-        Share of rows held out to decide when to end (none below 20 rows, or with `eval_set`); copies of a row, equal in
-        all values, are held out together.
+        Share of rows held out to decide when to end (none below 20 rows, or with `eval_set`). Where most rows have
+        copies, equal in all values, these are held out together.
     n_restarts
         Networks that are trained at once from different starts; all are kept, or the one with the best held-out NLL.
     pool_restarts

@@ -295,11 +295,11 @@ class Task:
 
 
 def _copies(numbers: pd.DataFrame, rows: Rows) -> Tensor:
-    """Of each row, a number that it shares with its copies: rows equal in all values.
+    """Of each row, a number that it shares with its copies: rows equal in all values, where most rows have some.
 
-    They are where the numbers among the features, or the target, tell nine in ten of the different rows apart.
-    Elsewhere equal rows are what categories and whole numbers lead to; and so are more than a tenth of all rows that
-    are equal, such as dry days. Each of those has a number of its own.
+    Fewer may be as frequent among the rows to come. Nor are rows copies, whose features and target are made of few
+    categories and whole numbers, so that neither the numbers among the features nor the target tell nine in ten of the
+    different rows apart; nor are more than a tenth of all rows that are equal, such as dry days.
     """
 
     def codes(values: pd.DataFrame) -> NDArray[np.int64]:
@@ -308,11 +308,11 @@ def _copies(numbers: pd.DataFrame, rows: Rows) -> Tensor:
     n = len(rows)
     y = torch.cat([part.reshape(n, -1) for part in (rows.y, rows.upper) if part is not None], 1)
     group, *tellers = map(codes, (pd.DataFrame(torch.cat([rows.x, y], 1).numpy()), numbers, pd.DataFrame(y.numpy())))
-    n_groups = group.max() + 1
-    if all(part.max() + 1 < _LEAST_TOLD_APART * n_groups for part in tellers):
+    n_groups, n_equal = group.max() + 1, np.bincount(group)[group]
+    is_copy = (n_equal > 1) & (n_equal <= _LARGEST_GROUP * n)
+    if 2 * is_copy.sum() <= n or all(part.max() + 1 < _LEAST_TOLD_APART * n_groups for part in tellers):
         return torch.arange(n)
-    is_frequent = np.bincount(group)[group] > _LARGEST_GROUP * n
-    group[is_frequent] = n_groups + np.arange(is_frequent.sum())
+    group[~is_copy] = n_groups + np.arange(n - is_copy.sum())
     return torch.as_tensor(pd.factorize(group)[0])
 
 
