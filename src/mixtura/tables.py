@@ -136,12 +136,13 @@ class TableEncoder:
             taken as nearer to the range of `fit`.
         """
         (numbers, labels), parts = self._split(table), []
+        near = self._nearer(numbers)
         if warns:
             self._warn_unseen(labels)
             self._warn_missing(numbers)
-            self._warn_far(numbers)
+            self._warn_far(numbers, near)
         if self.imputer_ is not None:
-            parts.append(self.scaler_.transform(self._ranked(self.imputer_.transform(self._nearer(numbers)))))
+            parts.append(self.scaler_.transform(self._ranked(self.imputer_.transform(near))))
         if self.one_hot_ is not None:
             parts.append(np.asarray(self.one_hot_.transform(labels)))
         return np.hstack(parts)
@@ -221,8 +222,8 @@ class TableEncoder:
             is_missing[:, indicator.features_] = False
         return is_missing
 
-    def _warn_far(self, numbers: NDArray[np.float64]) -> None:
-        is_far = ~np.isclose(self._nearer(numbers), numbers, rtol=_ROUNDING, atol=_ROUNDING_AT_ZERO, equal_nan=True)
+    def _warn_far(self, numbers: NDArray[np.float64], near: NDArray[np.float64]) -> None:
+        is_far = ~np.isclose(near, numbers, rtol=_ROUNDING, atol=_ROUNDING_AT_ZERO, equal_nan=True)
         if is_far.any():
             fix = "correct them, or fit again with such rows; these are predicted as at that distance"
             got = f"numbers in {self._cells(is_far)}, farther from the range of fit than this is wide"
